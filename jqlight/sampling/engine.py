@@ -1,0 +1,111 @@
+"""The small protocol that every sampling engine keeps, and the records that cross it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from jqlight.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are drawn from the model's distribution."""
+
+    temperature: float = 1.0
+    """Softmax temperature; 0 takes the most probable token."""
+    top_p: float = 1.0
+    """Nucleus: keep the smallest set of tokens with this much probability; 1 keeps all."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 keeps all."""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Where and how rollouts are drawn. Tokens unless said otherwise."""
+
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """Sampling engine: vllm (embedded in the process), or transformers where vLLM does not install."""
+    max_thinking_tokens: int = 1920
+    """Thinking budget; when it runs out the end-of-thinking tokens are forced."""
+    max_answer_tokens: int = 128
+    """Longest answer, separator and end of sequence included."""
+    training: Decoding = field(default_factory=Decoding)
+    """Decoding of training rollouts: anything but temperature 1, top_p 1, top_k 0 is refused."""
+    evaluation: Decoding = field(default_factory=Decoding)
+    """Decoding of validation, test and predict."""
+    memory_gib: float | None = None
+    """vllm: GiB of key-value cache; None computes it from the model, the budgets and max_num_seqs."""
+    max_num_seqs: int = 128
+    """vllm: sequences decoded at once."""
+    enforce_eager: bool | None = None
+    """vllm: skip CUDA graphs and compilation (fast start, slower sampling); None: true on CPU, false on a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.training != Decoding():
+            raise ConfigError(
+                f"sampler.training: given {self.training}; training rationales must be samples of the policy itself: "
+                "temperature 1.0, top_p 1.0, top_k 0 (sampler.evaluation is free)"
+            )
+        for name in ("max_thinking_tokens", "max_answer_tokens", "max_num_seqs"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"sampler.{name}: given {value}, allowed is 1 or more")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One continuation: its sampled token ids and the engine's log-probability (nats) of each."""
+
+    token_ids: list[int]
+    logprobs: list[float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One continuation to draw."""
+
+    prompt_ids: Sequence[int]
+    seed: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a continuation ends: at any of ``token_ids`` (kept in it), or when its text contains ``string``."""
+
+    token_ids: tuple[int, ...]
+    string: str | None = None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled rationale z_m and, where asked for, one sampled output ŷ_m.
+
+    ``forced`` holds the tokens that were inserted behind the rationale (the end-of-thinking tokens when the budget ran
+    out): they are in the context of the answer and never in log p(z|x).
+    """
+
+    rationale_ids: list[int]
+    rationale_logprobs: list[float]
+    forced_ids: list[int] = field(default_factory=list)
+    answer_ids: list[int] = field(default_factory=list)
+    answer_logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the model did not end its thinking itself."""
+        return bool(self.forced_ids)
+
+
+class Engine(Protocol):
+    """What an engine must do; everything else (budget, phases, seeds) is composed on top of it."""
+
+    def generate(self, requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
+        """One completion per request, in order; a request's seed alone decides its tokens, whatever runs beside it."""
+        ...
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Make the engine's weights equal to ``weights`` (checkpoint names) and forget all cached prefixes."""
+        ...
