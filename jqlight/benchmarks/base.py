@@ -1,0 +1,270 @@
+"""The base of every benchmark: records in, :class:`Example` out.
+
+A benchmark of one's own is a subclass with a ``task`` (the warm description) and ``item`` (one record's input and gold
+answer); subsets, tokens, dropped records and loaders are here.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, cast
+
+from lightning import LightningDataModule
+
+from jqlight.benchmarks import loading
+from jqlight.benchmarks.loaders import EvaluationLoader, TrainLoader
+from jqlight.benchmarks.loading import SPLITS, HubSource, Record, Split, stable_hash
+from jqlight.benchmarks.prompts import cold_ids, warm_ids
+from jqlight.errors import ConfigError
+from jqlight.metrics.verifiers import Verifier, exact_match, on_answer, substring_match
+from jqlight.metrics.voting import fold
+from jqlight.thinking import TokenFormat
+
+
+@dataclass(frozen=True)
+class Item:
+    """A record as its benchmark reads it, before tokens."""
+
+    text: str
+    """The linearised input."""
+    answer: str
+    """y*, the one string whose probability is trained."""
+    references: tuple[str, ...] = ()
+    """Further golds that evaluation accepts."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One (x*, y*) in tokens."""
+
+    id: str
+    prompt: str
+    """The prompt as text, special tokens visible."""
+    prompt_ids: tuple[int, ...]
+    answer: str
+    """y*."""
+    target_ids: tuple[int, ...]
+    """Separator, answer and end of sequence."""
+    references: tuple[str, ...]
+    """Golds that evaluation accepts, ``answer`` first."""
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What became of a split's records."""
+
+    records: int
+    """Records in the source."""
+    asked: int | None
+    """Size asked for; None for all."""
+    used: int
+    """Examples taken."""
+    dropped: Mapping[str, int]
+    """Records met and not used, by reason."""
+
+
+class Benchmark(LightningDataModule):
+    """Questions with gold answers, as loaders of ``list[Example]``.
+
+    A split's subset is the first usable records in the order of a hash of (seed, id): the same on every machine.
+    Records that cannot be used are dropped and counted by reason in :attr:`dropped`; nothing is truncated.
+
+    Args:
+        path: file or folder in the benchmark's official format; without it the hub is used.
+        scenario: cold (the linearised input alone) or warm (task description and answer format, chat template).
+        train_size: training examples; None takes the benchmark's own number, "all" every record.
+        validation_size: likewise.
+        test_size: likewise.
+        prompts_per_step: prompts of one optimizer step, over all processes.
+        evaluation_batch: prompts sampled at once in validation, test and predict.
+        max_prompt_tokens: longer prompts are dropped and counted.
+        seed: of the subsets and of the training order.
+
+    Raises:
+        ConfigError: a number below 1, or an unknown scenario.
+    """
+
+    task: ClassVar[str] = "Answer the question."
+    """Warm scenario: what is to be done and how the answer is to be written."""
+    sizes: ClassVar[Mapping[Split, int]] = {}
+    """Subset sizes where none is given; a split that is not named is taken whole."""
+    id_field: ClassVar[str] = "id"
+    files: ClassVar[Mapping[Split, tuple[str, ...]]] = loading.FILES
+    """File names looked for in a folder."""
+    hub: ClassVar[HubSource | None] = None
+    verifiers: ClassVar[Mapping[str, Verifier]] = {
+        "": on_answer(substring_match),
+        "exact_": on_answer(exact_match),
+    }
+    """Metric prefix to verifier; the empty prefix is the paper's rule."""
+    normalise: ClassVar[Callable[[str], str]] = staticmethod(fold)
+    """What a majority vote takes for the same answer."""
+
+    # Ranks may have no validation batch at all when there are more of them than examples.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(
+        self,
+        path: str | None = None,
+        scenario: Literal["cold", "warm"] = "cold",
+        train_size: int | Literal["all"] | None = None,
+        validation_size: int | Literal["all"] | None = None,
+        test_size: int | Literal["all"] | None = None,
+        prompts_per_step: int = 8,
+        evaluation_batch: int = 64,
+        max_prompt_tokens: int = 4096,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if scenario not in ("cold", "warm"):
+            raise ConfigError(f"data.scenario: given '{scenario}', allowed are cold and warm")
+        asked = {"train_size": train_size, "validation_size": validation_size, "test_size": test_size}
+        numbers = {
+            **{name: size for name, size in asked.items() if size not in (None, "all")},
+            "prompts_per_step": prompts_per_step,
+            "evaluation_batch": evaluation_batch,
+            "max_prompt_tokens": max_prompt_tokens,
+        }
+        for name, value in numbers.items():
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"data.{name}: given {value!r}, allowed is 1 or more")
+        self.path = path
+        self.scenario = scenario
+        self.prompts_per_step = prompts_per_step
+        self.evaluation_batch = evaluation_batch
+        self.max_prompt_tokens = max_prompt_tokens
+        self.seed = seed
+        self.asked = {split: asked[f"{split}_size"] for split in SPLITS}
+        self.counts: dict[Split, SplitCounts] = {}
+        self._examples: dict[Split, list[Example]] = {}
+        self._token_format: TokenFormat | None = None
+
+    def item(self, record: Record) -> Item:
+        """The input and gold answer of one record; what every benchmark defines."""
+        raise NotImplementedError
+
+    def read(self, split: Split) -> Iterable[Record]:
+        """The records of a split, before any selection.
+
+        Raises:
+            ConfigError: ``path`` does not exist or has no file for the split.
+            DataError: a file or record that cannot be read.
+            HubError: no ``path``, and the hub cannot be reached.
+        """
+        if self.path is not None:
+            return loading.read_path(Path(self.path).expanduser(), split, self.id_field, self.files)
+        if self.hub is None:
+            raise ConfigError(f"data.path: {type(self).__name__} has no copy on the hub; give a file or folder")
+        raise NotImplementedError
+
+    def bind(self, token_format: TokenFormat) -> "Benchmark":
+        """The benchmark itself, tokenising with ``token_format`` (under a trainer it is taken from the module)."""
+        self._token_format = token_format
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Read and tokenise the splits that ``stage`` (fit, validate, test, predict) needs, once."""
+        wanted: dict[str, tuple[Split, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
+        for split in wanted.get(stage, ("test",)):
+            if split not in self._examples:
+                self._examples[split] = self._select(split)
+
+    def examples(self, split: Split) -> list[Example]:
+        """The examples of a split, read on first use."""
+        if split not in self._examples:
+            self._examples[split] = self._select(split)
+        return self._examples[split]
+
+    def train_dataloader(self) -> TrainLoader[Example]:
+        """A resumable loader of ``prompts_per_step`` examples over all ranks; see :class:`TrainLoader`.
+
+        Raises:
+            ConfigError: too few examples for one step, or prompts that do not divide between the ranks.
+        """
+        examples = self.examples("train")
+        rank, world_size = self._place()
+        loader = TrainLoader(examples, self.prompts_per_step, self.seed, rank, world_size)
+        limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
+        if limit != 1.0:
+            loader.limit_epoch(limit if isinstance(limit, int) else int(limit * len(loader)))
+        return loader
+
+    def val_dataloader(self) -> EvaluationLoader[Example]:
+        """Batches of validation examples."""
+        return EvaluationLoader(self.examples("validation"), self.evaluation_batch, *self._place())
+
+    def test_dataloader(self) -> EvaluationLoader[Example]:
+        """Batches of test examples."""
+        return EvaluationLoader(self.examples("test"), self.evaluation_batch, *self._place())
+
+    def predict_dataloader(self) -> EvaluationLoader[Example]:
+        """Batches of test examples."""
+        return self.test_dataloader()
+
+    @property
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """Split to reason to number of records that could not be used."""
+        return {split: dict(counts.dropped) for split, counts in self.counts.items()}
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """Token ids of an input's rendering in this benchmark's scenario."""
+        if self.scenario == "cold":
+            return cold_ids(text, self.token_format)
+        return warm_ids(self.task, text, self.token_format)
+
+    @property
+    def token_format(self) -> TokenFormat:
+        """The bound format, or the trained module's own.
+
+        Raises:
+            ConfigError: neither is there.
+        """
+        if self._token_format is None:
+            if self.trainer is None:
+                raise ConfigError(f"{type(self).__name__} has no tokenizer: call bind(token_format), or use a trainer")
+            self._token_format = cast(TokenFormat, self.trainer.lightning_module.token_format)
+        return self._token_format
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _select(self, split: Split) -> list[Example]:
+        given = self.asked[split]
+        asked = None if given == "all" else self.sizes.get(split) if given is None else int(given)
+        dropped: Counter[str] = Counter()
+        unique: dict[str, Record] = {}
+        total = 0
+        for record in self.read(split):
+            total += 1
+            if record[self.id_field] in unique:
+                dropped["duplicate id"] += 1
+            unique.setdefault(record[self.id_field], record)
+        examples: list[Example] = []
+        for identity in sorted(unique, key=lambda i: (stable_hash("subset", self.seed, i), i)):
+            if asked is not None and len(examples) == asked:
+                break
+            example = self._example(identity, self.item(unique[identity]))
+            if isinstance(example, str):
+                dropped[example] += 1
+            else:
+                examples.append(example)
+        self.counts[split] = SplitCounts(total, asked, len(examples), dropped)
+        return examples
+
+    def _example(self, identity: str, item: Item) -> Example | str:
+        """The example, or the reason why there is none."""
+        answer = item.answer.strip()
+        if not answer:
+            return "empty gold"
+        prompt_ids = self.prompt_ids(item.text)
+        if len(prompt_ids) > self.max_prompt_tokens:
+            return "prompt too long"
+        return Example(
+            id=identity,
+            prompt=self.token_format.decode(prompt_ids),
+            prompt_ids=tuple(prompt_ids),
+            answer=answer,
+            target_ids=tuple(self.token_format.encode_target(answer)),
+            references=tuple(dict.fromkeys([answer, *item.references])),
+        )
