@@ -1,1 +1,10 @@
-"""estimators."""
+"""One LightningModule per gradient estimator; ``base.py`` holds the step they share."""
+
+from jqlight.estimators.base import Estimator
+from jqlight.estimators.garl import GARL
+from jqlight.estimators.grpo import GRPO
+from jqlight.estimators.maxrl import MaxRL
+from jqlight.estimators.paft import PAFT
+from jqlight.estimators.rloo import RLOO
+
+__all__ = ["GARL", "GRPO", "PAFT", "RLOO", "Estimator", "MaxRL"]

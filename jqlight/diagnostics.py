@@ -1,0 +1,124 @@
+"""What one batch of log-weights says about the estimate of P, and what a run's history says about escape and collapse.
+
+Pure functions of log w, (B, M), in log-space float64, each a mean over the batch's groups unless said otherwise. Groups
+whose log-weights are all -inf have no estimate of P; they are left out of every mean and counted by ``dead_groups``.
+"""
+
+import math
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from jqlight.objective import Coefficients, Commitment, Splice, log_mean_exp
+
+
+def relative_variance(log_w: Tensor) -> Tensor:
+    """Sample variance of w over w̄², (B,): M - 1 degrees of freedom, 0 for M = 1, not in log-space."""
+    rollouts = log_w.shape[-1]
+    ratio = (log_w - log_mean_exp(log_w).unsqueeze(-1)).exp()  # w_m / w̄, at most M
+    return (ratio - 1).square().sum(-1) / max(1, rollouts - 1)
+
+
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    """(sum w)² / sum w², (B,), between 1 and M, not in log-space."""
+    return (2 * log_w.logsumexp(-1) - (2 * log_w).logsumexp(-1)).exp()
+
+
+def leave_one_out_spread(log_w: Tensor) -> Tensor:
+    """Jackknife standard error of w̄ as a share of w̄, (B,): the spread of the leave-one-out means, sqrt(Var(w)/M)/w̄."""
+    return (relative_variance(log_w) / log_w.shape[-1]).sqrt()
+
+
+def relative_bias(log_w: Tensor, q: Tensor | float) -> Tensor:
+    """Delta-method estimate q(q+1)/2 · Var(w) / (M w̄²) of the plug-in's relative bias, (B,), not in log-space."""
+    return q * (q + 1) / 2 * relative_variance(log_w) / log_w.shape[-1]
+
+
+def weight_diagnostics(log_w: Tensor, commitment: Commitment) -> dict[str, float]:
+    """Diagnostics of one batch of log-weights by name; see docs/metrics.md for each one's unit.
+
+    Args:
+        log_w: (B, M), float64, log p(y*|x*, z_m).
+        commitment: the one in force at this step.
+    """
+    alive = log_w[(log_w > -math.inf).any(-1)]
+    values = {"dead_groups": float(len(log_w) - len(alive)), "success": 0.0}
+    if not len(alive):
+        return values
+    log_mean = log_mean_exp(alive)
+    q = commitment.q_at(log_mean)
+    values |= {
+        "log_success": log_mean.mean().item(),
+        "success": log_mean.exp().sum().item() / len(log_w),
+        "success_spread": leave_one_out_spread(alive).mean().item(),
+        "effective_sample_size": effective_sample_size(alive).mean().item(),
+        "relative_bias": relative_bias(alive, q).mean().item(),
+        "q": q.mean().item(),
+    }
+    if isinstance(commitment, Splice):
+        values["below_tau"] = (log_mean < math.log(commitment.tau)).double().mean().item()
+    return values
+
+
+def max_amplified_advantage(coefficients: Coefficients) -> float:
+    """Largest M · score over all samples: the max of c_m / M^q in Lin & Ie (2026), Figure 3."""
+    return (coefficients.score.shape[-1] * coefficients.score).max().item()
+
+
+def distinct_rationales(coefficients: Coefficients) -> float:
+    """Mean number of rationales per group with a non-zero weight: for PAFT, how many distinct ones were drawn."""
+    return (coefficients.pathwise != 0).sum(-1).double().mean().item()
+
+
+class EscapeMonitor:
+    """Watches the running mean of w̄ for the escape from a cold start, and for a collapse after it.
+
+    Args:
+        threshold: running success at which a run counts as escaped.
+        window: steps in the running mean.
+        collapse: share of the best running mean below which an escaped run counts as collapsed.
+
+    Attributes:
+        escape_step: first step whose running mean reached the threshold, or None.
+        collapsed: whether the running mean is below ``collapse`` times its best, after the escape.
+    """
+
+    def __init__(self, threshold: float = 0.1, window: int = 5, collapse: float = 0.1) -> None:
+        self.threshold, self.window, self.collapse = threshold, window, collapse
+        self.recent: deque[float] = deque(maxlen=window)
+        self.best = 0.0
+        self.escape_step: int | None = None
+        self.collapsed = False
+
+    def update(self, step: int, success: float) -> None:
+        """Take in w̄ of ``step``, a mean over the batch, not in log-space. Too few steps so far: nothing is decided."""
+        self.recent.append(success)
+        if len(self.recent) < self.window:
+            return
+        running = sum(self.recent) / self.window
+        self.best = max(self.best, running)
+        if self.escape_step is None and running >= self.threshold:
+            self.escape_step = step
+        self.collapsed = self.escape_step is not None and running < self.collapse * self.best
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything a resumed run needs, primitives only."""
+        return {"recent": list(self.recent), "best": self.best, "escape_step": self.escape_step}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from ``state_dict``."""
+        self.recent = deque(state["recent"], maxlen=self.window)
+        self.best, self.escape_step = state["best"], state["escape_step"]
+
+
+def logprob_gap(engine: list[list[float]], trainer: list[Tensor]) -> float:
+    """Largest |engine log-prob - trainer log-prob| over sampled tokens, nats; 0 when none was sampled.
+
+    Args:
+        engine: per rollout, the engine's log-probability of each sampled token.
+        trainer: per rollout, the trainer's, same lengths.
+    """
+    ours = torch.cat([t.double().cpu() for t in trainer]) if trainer else torch.empty(0)
+    theirs = torch.tensor([p for row in engine for p in row], dtype=torch.float64)
+    return (ours - theirs).abs().max().item() if len(theirs) else 0.0

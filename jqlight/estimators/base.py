@@ -1,0 +1,243 @@
+"""The training step that all estimators share: reading ``Estimator.training_step`` is reading Algorithm 1.
+
+sample rationales -> score -> coefficients -> weighted log-likelihood backward -> optimizer step -> sync the engine
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from time import perf_counter
+from typing import ClassVar
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from jqlight.benchmarks import Example
+from jqlight.diagnostics import EscapeMonitor, logprob_gap, max_amplified_advantage
+from jqlight.errors import ConfigError, EngineError, NonFiniteError
+from jqlight.estimators import distributed
+from jqlight.estimators.evaluating import EvaluationMixin
+from jqlight.objective import Coefficients
+from jqlight.policy import Continuation, Group, Policy, PolicyConfig
+from jqlight.sampling import Rollout, Sampler, SamplerConfig, rollout_seed
+from jqlight.thinking import TokenFormat
+
+# In float32 a healthy engine and trainer differ by about 1e-6 nats; 1e-3 means different weights.
+FLOAT32_GAP_LIMIT = 1e-3
+
+
+class Estimator(EvaluationMixin, LightningModule, ABC):
+    """A policy trained on one gradient estimator of the J_Q family, with its sampling engine embedded.
+
+    Optimisation is manual, since a batch's gradient is accumulated group by group: one optimizer step and one weight
+    sync per batch, so rollouts are always samples of the policy that is trained.
+
+    Args:
+        policy: the trained causal language model.
+        sampler: the engine and its budgets.
+        rollouts: M, rationales per prompt.
+        samples: samples per prompt in evaluation, the k of pass@k and maj@k.
+        max_grad_norm: gradient norm above which the gradient is scaled down; inf for never.
+        seed: of all sampling; None takes ``seed_everything``.
+
+    Raises:
+        ConfigError: rollouts, samples or max_grad_norm out of range.
+    """
+
+    samples_answers: ClassVar[bool]
+    """Whether training draws an answer behind each rationale."""
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        sampler: SamplerConfig,
+        rollouts: int = 32,
+        samples: int = 16,
+        max_grad_norm: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in {"rollouts": rollouts, "samples": samples}.items():
+            if value < 1:
+                raise ConfigError(f"model.{name}: given {value}, allowed is 1 or more")
+        if not max_grad_norm > 0:
+            raise ConfigError(f"model.max_grad_norm: given {max_grad_norm}, allowed is a number above 0, inf for none")
+        self.automatic_optimization = False
+        self.policy = Policy(policy)
+        self.sampler_config = sampler
+        self.sampler: Sampler | None = None
+        self.rollouts, self.samples, self.max_grad_norm, self.seed = rollouts, samples, max_grad_norm, seed
+        self.monitor = EscapeMonitor()
+        self._seconds: dict[str, float] = {}
+        self._remember(policy=asdict(policy), sampler=asdict(sampler), rollouts=rollouts, samples=samples, seed=seed)
+
+    def _remember(self, **settings: object) -> None:
+        """Keep ``settings`` (primitives only) as hyper-parameters: in every checkpoint and in the tracker."""
+        self.save_hyperparameters({"estimator": type(self).__name__, **self.hparams, **settings})
+
+    @property
+    def token_format(self) -> TokenFormat:
+        """The output format in the policy's own token ids; needs the tokenizer's files only."""
+        return self.policy.format
+
+    # -- what an estimator decides -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def continuation(self, example: Example, rollout: Rollout) -> Continuation:
+        """The tokens behind the prompt whose likelihood is weighted."""
+
+    @abstractmethod
+    def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+        """What the coefficients are made of, (M,) float64: log-weights (log-space) or rewards."""
+
+    @abstractmethod
+    def coefficients(self, signal: Tensor, example: Example, rollouts: Sequence[Rollout], group: Group) -> Coefficients:
+        """Coefficients (1, M) of one group from its signal (1, M); most estimators need nothing else."""
+
+    @abstractmethod
+    def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
+        """Diagnostics of the whole batch, (B, M); must hold ``success``, the estimate of P."""
+
+    # -- the step --------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: list[Example], batch_idx: int) -> None:
+        """One optimizer step on the mean gradient over ``batch``. Lin & Ie (2026), Algorithm 1.
+
+        Raises:
+            NonFiniteError: a NaN log-probability or gradient; the weights are not touched.
+            EngineError: the engine's log-probabilities are not the trainer's.
+        """
+        self._seconds = dict.fromkeys(("sample", "score", "update", "sync"), 0.0)
+        prompts = distributed.total(len(batch), self.device)
+        self._zero_grad()
+
+        drawn = self.sample(batch, "train", self.rollouts, step=self.global_step, answers=self.samples_answers)
+        signals, weights, gap = [], [], 0.0
+        for example, rollouts in zip(batch, drawn, strict=True):
+            group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in rollouts])
+            with self._timed("score"):
+                signal = self._checked(self.signal(example, rollouts, group), example)
+                coefficients = self.coefficients(signal.unsqueeze(0), example, rollouts, group)
+                gap = max(gap, self._gap(rollouts, group))
+            with self._timed("update"):
+                group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=1 / prompts)
+            signals.append(signal)
+            weights.append(coefficients)
+        self._check_gap(gap)
+
+        with self._timed("update"):
+            norm = self._optimizer_step()
+        with self._timed("sync"):
+            self.sync_engine()
+        stacked = Coefficients(*(torch.cat(parts) for parts in zip(*weights, strict=True)))
+        self._log_step(torch.stack(signals), stacked, drawn, gap, norm)
+
+    def sample(
+        self, batch: Sequence[Example], stage: str, n: int, *, step: int = 0, answers: bool = True
+    ) -> list[list[Rollout]]:
+        """``n`` rollouts per example; each one's seed is a function of (run seed, stage, step, example id, m) alone."""
+        assert self.sampler is not None, "setup() builds the sampler"
+        decoding = self.sampler_config.training if stage == "train" else self.sampler_config.evaluation
+        seeds = [[rollout_seed(self.run_seed, stage, step, e.id, m) for m in range(n)] for e in batch]
+        with self._timed("sample"):
+            return self.sampler.sample([e.prompt_ids for e in batch], seeds, answers=answers, decoding=decoding)
+
+    def sync_engine(self) -> None:
+        """Give the engine the policy's weights."""
+        assert self.sampler is not None, "setup() builds the sampler"
+        self.sampler.sync(self.policy.weights())
+
+    # -- parts of the step -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        start = perf_counter()
+        yield
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + perf_counter() - start
+
+    def _zero_grad(self) -> None:
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    @staticmethod
+    def _checked(signal: Tensor, example: Example) -> Tensor:
+        if signal.isnan().any():
+            raise NonFiniteError(
+                f"example {example.id}: the policy gave NaN for its log-probability; the weights were not updated. "
+                "Lower optimizer.lr, or use policy.dtype: float32"
+            )
+        return signal
+
+    def _optimizer_step(self) -> float:
+        """Sum the ranks' gradients, clip, step the optimizer and its schedule; the norm before clipping."""
+        distributed.sum_gradients(self.policy)
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
+        if not math.isfinite(norm):
+            raise NonFiniteError(
+                f"step {self.global_step}: the gradient's norm is {norm}; the weights were not updated. "
+                "Lower optimizer.lr, or use policy.dtype: float32"
+            )
+        optimizer = self.optimizers()
+        optimizer.step()  # type: ignore[union-attr]
+        scheduler = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr,call-arg]
+        return norm
+
+    def _gap(self, rollouts: Sequence[Rollout], group: Group) -> float:
+        sampled = [r.rationale_logprobs + r.answer_logprobs for r in rollouts]
+        ours = group.token_logprobs()
+        return logprob_gap(sampled, [t[: len(s)] for t, s in zip(ours, sampled, strict=True)])
+
+    def _check_gap(self, gap: float) -> None:
+        exact = self.policy.config.dtype == "float32" and self.trainer.precision == "32-true"
+        if exact and gap > FLOAT32_GAP_LIMIT:
+            raise EngineError(
+                f"step {self.global_step}: engine and trainer disagree, train/logprob_gap is {gap:.2g} nats where at "
+                f"most {FLOAT32_GAP_LIMIT} is allowed in float32. The engine does not hold the trainer's weights; "
+                "nothing was updated. Try sampler.engine: transformers, and run `jqlight doctor`"
+            )
+
+    def _log_step(
+        self, signals: Tensor, coefficients: Coefficients, drawn: list[list[Rollout]], gap: float, norm: float
+    ) -> None:
+        everything = [r for rollouts in drawn for r in rollouts]
+        values = {f"train/{name}": value for name, value in self.diagnose(signals, coefficients).items()}
+        values["train/thinking_tokens"] = sum(len(r.rationale_ids) for r in everything) / len(everything)
+        values["train/truncated"] = sum(r.truncated for r in everything) / len(everything)
+        values |= {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
+        values = distributed.mean(values, self.device)
+        peaks = {"train/max_amplified_advantage": max_amplified_advantage(coefficients), "train/logprob_gap": gap}
+        values |= distributed.largest(peaks, self.device)
+        values["train/grad_norm"] = norm
+        values["train/lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        self._watch(values["train/success"])
+        if self.monitor.escape_step is not None:
+            values["train/escape_step"] = float(self.monitor.escape_step)
+        values["train/collapsed"] = float(self.monitor.collapsed)
+        shown = {"train/success": values.pop("train/success")}
+        self.log_dict({name: value for name, value in values.items() if math.isfinite(value)})
+        self.log_dict(shown, prog_bar=True)
+
+    def _watch(self, success: float) -> None:
+        before = self.monitor.collapsed
+        # The optimizer has stepped already: this batch was drawn one step earlier.
+        self.monitor.update(self.global_step - 1, success)
+        if self.monitor.collapsed and not before:
+            self.print(
+                f"step {self.global_step}: collapse. The running mean of train/success fell under a tenth of its best, "
+                f"{self.monitor.best:.3g}; the best checkpoint so far is kept."
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Add the escape monitor, so that a resumed run reports the same escape step."""
+        checkpoint["escape_monitor"] = self.monitor.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Take the escape monitor back."""
+        if "escape_monitor" in checkpoint:
+            self.monitor.load_state_dict(checkpoint["escape_monitor"])

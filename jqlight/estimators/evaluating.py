@@ -1,0 +1,111 @@
+"""Validation, test and predict: one evaluator, fed by the same sampler as training."""
+
+import os
+from typing import TYPE_CHECKING
+
+from lightning import LightningModule
+
+from jqlight.benchmarks import Benchmark, Example
+from jqlight.evaluation import Evaluator
+from jqlight.sampling import build_sampler
+
+if TYPE_CHECKING:
+    from jqlight.estimators.base import Estimator
+
+
+class EvaluationMixin(LightningModule):
+    """The life of policy, engine and evaluator around the training step of an ``Estimator``."""
+
+    evaluator: Evaluator | None = None
+
+    @property
+    def run_seed(self) -> int:
+        """Seed of all sampling: the ``seed`` setting, else what ``seed_everything`` set, else 0."""
+        seed = getattr(self, "seed", None)
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else int(seed)
+
+    def setup(self: "Estimator", stage: str) -> None:
+        """Start the engine and build the evaluator.
+
+        The engine comes before the policy's weights, since engines measure free memory when they start, and after
+        Lightning's process group, which they would otherwise create with one rank (``jqlight.sampling`` checks).
+        """
+        benchmark: Benchmark = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.sampler is None:
+            self.sampler = build_sampler(
+                self.sampler_config,
+                model_path=self.policy.path,
+                dtype=self.policy.config.dtype,
+                token_format=self.token_format,
+                max_prompt_tokens=benchmark.max_prompt_tokens,
+            )
+        if self.evaluator is None:
+            self.evaluator = Evaluator(benchmark.verifiers, self.samples)
+
+    def configure_model(self: "Estimator") -> None:
+        """Load the policy's weights, once."""
+        if not self.policy.loaded:
+            self.policy.load()
+
+    def on_fit_start(self: "Estimator") -> None:
+        """Give the engine the weights that training starts from: the base model's, or a checkpoint's."""
+        self.sync_engine()
+
+    def on_validation_start(self: "Estimator") -> None:
+        """Outside of fit nothing else has synced the engine since a checkpoint was loaded."""
+        if not self.trainer.fitting:  # type: ignore[attr-defined]
+            self.sync_engine()
+        assert self.evaluator is not None, "setup() builds the evaluator"
+        self.evaluator.reset()
+
+    on_test_start = on_validation_start
+
+    def on_predict_start(self: "Estimator") -> None:
+        """Give the engine the weights to predict with."""
+        self.sync_engine()
+
+    def _evaluate(self: "Estimator", batch: list[Example], stage: str) -> None:
+        assert self.evaluator is not None, "setup() builds the evaluator"
+        rollouts = self.sample(batch, stage, self.samples)
+        answers = [[self.token_format.decode_answer(r.answer_ids) for r in group] for group in rollouts]
+        rationales = [[self.token_format.decode(r.rationale_ids) for r in group] for group in rollouts]
+        self.evaluator.update(batch, answers, rationales)
+
+    def validation_step(self, batch: list[Example], batch_idx: int) -> None:
+        """Sample and verify a batch of validation prompts."""
+        self._evaluate(batch, "val")  # type: ignore[misc]
+
+    def test_step(self, batch: list[Example], batch_idx: int) -> None:
+        """Sample and verify a batch of test prompts."""
+        self._evaluate(batch, "test")  # type: ignore[misc]
+
+    def predict_step(self: "Estimator", batch: list[Example], batch_idx: int) -> list[dict]:
+        """Samples of a batch as rows: id, prompt, and per sample rationale and answer."""
+        decode = self.token_format
+        return [
+            {
+                "id": example.id,
+                "prompt": example.prompt,
+                "rationales": [decode.decode(r.rationale_ids) for r in rollouts],
+                "answers": [decode.decode_answer(r.answer_ids) for r in rollouts],
+            }
+            for example, rollouts in zip(batch, self.sample(batch, "predict", self.samples), strict=True)
+        ]
+
+    def _report(self: "Estimator", stage: str) -> None:
+        assert self.evaluator is not None, "setup() builds the evaluator"
+        scores = {f"{stage}/{name}": float(value) for name, value in self.evaluator.compute().items()}
+        headline = f"{stage}/maj_at_{self.samples}"
+        self.log(headline, scores.pop(headline), prog_bar=True)
+        self.log_dict(scores)
+        for logger in self.trainer.loggers:
+            if hasattr(logger, "log_samples") and not self.trainer.sanity_checking:
+                logger.log_samples(stage, self.global_step, self.evaluator.rows())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores and a table of samples."""
+        self._report("val")  # type: ignore[misc]
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores and a table of samples."""
+        self._report("test")  # type: ignore[misc]

@@ -1,0 +1,78 @@
+"""The two signals a gradient estimator can be built on: the gold answer's likelihood, or a sampled answer's reward."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from jqlight.benchmarks import Example
+from jqlight.diagnostics import weight_diagnostics
+from jqlight.estimators.base import Estimator
+from jqlight.metrics.verifiers import exact_match
+from jqlight.objective import Coefficients, Commitment, as_commitment
+from jqlight.policy import Continuation, Group, PolicyConfig
+from jqlight.sampling import Rollout, SamplerConfig
+
+
+class AnswerLikelihood(Estimator):
+    """Estimators on log w_m = log p(y*|x*, z_m): only rationales are sampled, no verifier is called.
+
+    Args:
+        policy: the trained causal language model.
+        sampler: the engine and its budgets.
+        q: a number in [0, 1], a schedule, or a splice.
+        normalize: divide the coefficients by M^q.
+        **settings: those of ``Estimator``.
+    """
+
+    samples_answers = False
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        sampler: SamplerConfig,
+        q: float | Commitment = 0.75,
+        normalize: bool = True,
+        **settings: object,
+    ) -> None:
+        super().__init__(policy, sampler, **settings)  # type: ignore[arg-type]
+        self.q, self.normalize = as_commitment(q), normalize
+        self._remember(q=q if isinstance(q, int | float) else repr(q), normalize=normalize)
+
+    @property
+    def commitment(self) -> Commitment:
+        """The commitment in force at this optimizer step."""
+        return self.q.at(self.global_step)
+
+    def continuation(self, example: Example, rollout: Rollout) -> Continuation:
+        """Rationale, forced tokens, and the gold answer y*."""
+        return Continuation(rollout.rationale_ids, rollout.forced_ids, list(example.target_ids))
+
+    def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+        """Log-weights log p(y*|x*, z_m), (M,), nats."""
+        return group.log_answer().cpu()
+
+    def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
+        """Diagnostics of the log-weights (science of the estimate of P, its spread and bias)."""
+        # The step that this batch belongs to has been taken by the time it is logged.
+        return weight_diagnostics(signals, self.q.at(max(0, self.global_step - 1)))
+
+
+class SampledReward(Estimator):
+    """Estimators on r_m = 1 if the sampled answer equals the gold answer exactly (stripped), else 0."""
+
+    samples_answers = True
+
+    def continuation(self, example: Example, rollout: Rollout) -> Continuation:
+        """Rationale, forced tokens, and the answer as it was sampled."""
+        return Continuation(rollout.rationale_ids, rollout.forced_ids, rollout.answer_ids)
+
+    def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+        """Exact-match rewards, (M,), 0 or 1."""
+        texts = [self.token_format.decode_answer(r.answer_ids) for r in rollouts]
+        return torch.tensor([exact_match(text, [example.answer]) for text in texts], dtype=torch.float64)
+
+    def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
+        """Mean reward as ``success``, and the groups without a learning signal."""
+        dead = (coefficients.score == 0).all(-1).double()
+        return {"success": signals.mean().item(), "dead_groups": dead.sum().item()}
