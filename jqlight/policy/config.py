@@ -1,0 +1,57 @@
+"""Settings of the trained language model."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jqlight.errors import ConfigError
+from jqlight.thinking import Thinking
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank adapters in place of full training (needs the extra ``jqlight[lora]``)."""
+
+    r: int = 16
+    """Rank of each adapter."""
+    alpha: int = 32
+    """Scale: an adapter adds alpha / r times its product."""
+    target_modules: str | list[str] = "all-linear"
+    """Names of the modules that get an adapter; "all-linear" for every linear layer but the output head."""
+    dropout: float = 0.0
+    """Allowed is 0 alone: rollouts are drawn without dropout, so gradients must be taken without it."""
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ConfigError(f"policy.lora.r: given {self.r}, allowed is 1 or more")
+        if self.dropout != 0.0:
+            raise ConfigError(
+                f"policy.lora.dropout: given {self.dropout}, allowed is 0: rollouts are samples of the model without "
+                "dropout, and their gradient must be that model's"
+            )
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Which causal language model is trained, and how its passes are cut to fit in memory."""
+
+    name_or_path: str
+    """Local folder in Hugging Face format, a hub id, or "twohop" (the small model that comes with the package)."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights; log-softmax is float32 in any case and sums are float64."""
+    lora: LoRA | None = None
+    """Train low-rank adapters instead of all weights."""
+    thinking: Thinking = field(default_factory=Thinking)
+    """Strings around a rationale."""
+    micro_batch_tokens: int | Literal["auto"] = "auto"
+    """Tokens whose activations are held at once; auto computes it from the free memory at the first group."""
+    share_prompt: bool = True
+    """Run each prompt once per group, forward and backward; falls back where the architecture does not allow it."""
+    gradient_checkpointing: bool = False
+    """Keep each layer's input only and recompute the rest in backward: about a third slower, far less memory."""
+
+    def __post_init__(self) -> None:
+        tokens = self.micro_batch_tokens
+        if tokens != "auto" and (not isinstance(tokens, int) or tokens < 1):
+            raise ConfigError(f"policy.micro_batch_tokens: given {tokens!r}, allowed is auto or a number from 1")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"policy.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")

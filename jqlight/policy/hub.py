@@ -1,0 +1,60 @@
+"""From the name in the config to a place where a model's files are."""
+
+from pathlib import Path
+
+import httpx
+from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.utils import build_hf_headers
+
+from jqlight.errors import ConfigError, HubError
+
+BUNDLED = {"twohop": Path(__file__).parent.parent / "assets" / "twohop"}
+"""Models that come with the package, by the name one writes in a config."""
+
+_TIMEOUT_S = 5.0  # the hub client itself retries for half a minute before it gives up
+_WAYS_ON = (
+    "give policy.name_or_path a local folder (and data.path a local data file), check the connection, or start with "
+    "the bundled model: policy.name_or_path twohop"
+)
+
+
+def resolve(name_or_path: str) -> str:
+    """Local folder as an absolute path, or the hub id if the hub or its local cache has it.
+
+    Raises:
+        ConfigError: ``name_or_path`` is written as a path and there is no such folder, or it is empty.
+        HubError: neither a folder nor a model that can be reached; found out within seconds.
+    """
+    if not name_or_path:
+        raise ConfigError("policy.name_or_path: given '', allowed is a local folder, a hub id or twohop")
+    folder = Path(name_or_path).expanduser()
+    if (folder / "config.json").is_file():
+        return str(folder.resolve())
+    if name_or_path in BUNDLED:
+        return str(BUNDLED[name_or_path])
+    if name_or_path.startswith((".", "/", "~")) or folder.exists() or name_or_path.count("/") > 1:
+        raise ConfigError(
+            f"policy.name_or_path: given {name_or_path!r}, but there is no model folder (no config.json) at "
+            f"{folder.absolute()}"
+        )
+    if isinstance(try_to_load_from_cache(name_or_path, "config.json"), str):
+        return name_or_path
+    _check_reachable(name_or_path)
+    return name_or_path
+
+
+def _check_reachable(name: str) -> None:
+    """Ask the hub for the model's config once, without retries."""
+    if constants.is_offline_mode():
+        raise HubError(f"{name!r} is no local folder, is not in the hub's cache, and HF_HUB_OFFLINE is set; {_WAYS_ON}")
+    try:
+        response = get_session().head(
+            hf_hub_url(name, "config.json"), headers=build_hf_headers(), timeout=_TIMEOUT_S, follow_redirects=True
+        )
+    except httpx.HTTPError as error:
+        raise HubError(f"{name!r} is no local folder, and the hub cannot be reached ({error}); {_WAYS_ON}") from error
+    if response.status_code >= 400:
+        raise HubError(
+            f"{name!r} is no local folder, and the hub answers {response.status_code} for it (401 and 403: it needs "
+            f"a token or does not exist); {_WAYS_ON}"
+        )

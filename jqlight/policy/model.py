@@ -1,0 +1,133 @@
+"""The trained causal language model: loading, adapters, groups, weights and export."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from jqlight.policy import adapters
+from jqlight.policy.batching import Budget, Continuation, build_rows
+from jqlight.policy.config import PolicyConfig
+from jqlight.policy.forward import Network, Route, checkpoint_layers
+from jqlight.policy.group import Group
+from jqlight.policy.hub import resolve
+from jqlight.policy.memory import auto_budget, copy_share
+from jqlight.policy.sharing import choose_route
+from jqlight.thinking import TokenFormat
+
+
+class Policy(nn.Module):
+    """A causal language model with its tokenizer, as the estimators use it.
+
+    Construction is cheap; tokenizer and format are read on first use, weights by :meth:`load`.
+
+    Dropout is off, in training too: all its probabilities are set to 0 in the loaded config (an export has the
+    original ones again). Rollouts are samples of the model without dropout, and the log-weights and gradients must
+    belong to that same distribution.
+
+    Attributes:
+        config: the settings.
+        model: the Hugging Face model, once :meth:`load` has run.
+    """
+
+    model: PreTrainedModel
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._route: Route | None = None
+        self._budget: Budget | None = None
+        self._dropout: dict[str, Any] = {}
+
+    @cached_property
+    def path(self) -> str:
+        """Absolute path of the model's folder, or its hub id. Raises what :func:`jqlight.policy.hub.resolve` raises."""
+        return resolve(self.config.name_or_path)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's own tokenizer."""
+        return AutoTokenizer.from_pretrained(self.path)
+
+    @cached_property
+    def format(self) -> TokenFormat:
+        """The output format in token ids; every end-of-sequence id of the generation config ends an answer."""
+        try:
+            ids = GenerationConfig.from_pretrained(self.path).eos_token_id
+        except OSError:  # the file is optional
+            ids = None
+        extra = ids if isinstance(ids, list) else [] if ids is None else [ids]
+        return TokenFormat(self.tokenizer, self.config.thinking, extra)
+
+    def load(self) -> None:
+        """Read the weights, set dropout to 0, put the adapters in. A second call changes nothing.
+
+        Raises:
+            ConfigError: no such folder, or adapters that cannot be made.
+            HubError: the hub has no such model or cannot be reached.
+        """
+        if hasattr(self, "model"):
+            return
+        config = AutoConfig.from_pretrained(self.path)
+        for name, value in config.to_dict().items():
+            if ("dropout" in name or "pdrop" in name or "layerdrop" in name) and isinstance(value, float):
+                self._dropout[name] = value
+                setattr(config, name, 0.0)
+        dtype = getattr(torch, self.config.dtype)
+        model = AutoModelForCausalLM.from_pretrained(self.path, config=config, dtype=dtype)
+        if self.config.lora is not None:
+            adapters.inject(model, self.config.lora)
+        if self.config.gradient_checkpointing:
+            checkpoint_layers(model)
+        self.model = model.train()
+
+    def group(self, prompt_ids: Sequence[int], continuations: Sequence[Continuation]) -> Group:
+        """One prompt with its continuations; nothing is run yet, except once the check of the architecture.
+
+        The first group decides for all: whether prompts can be shared, which is measured against the plain model, and
+        the token budget where ``micro_batch_tokens`` is auto.
+
+        Args:
+            prompt_ids: token ids of the prompt, at least one.
+            continuations: the M continuations, in the order of the coefficients.
+        """
+        route = self._route
+        if route is None:
+            rows = build_rows(continuations, self.model.device)
+            route = self._route = choose_route(self.model, prompt_ids, rows, share=self.config.share_prompt)
+        if self._budget is None:
+            tokens = self.config.micro_batch_tokens
+            tokens = auto_budget(self.model) if tokens == "auto" else tokens
+            self._budget = Budget(tokens, copy_share(self.model))
+        network = Network(self.model, route or Route(share=False, compact=False))
+        return Group(network, self._budget, prompt_ids, continuations)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors as in a checkpoint, detached, adapters merged: what :meth:`Engine.sync` takes.
+
+        A head that is tied to the embedding is left out. Tensors without an adapter are the model's own memory: read
+        them before the next optimizer step.
+        """
+        return adapters.merged_parameters(self.model)
+
+    def export(self, folder: str | Path) -> None:
+        """Write model (adapters merged), tokenizer and generation config as a Hugging Face folder."""
+        state = dict(self.weights())
+        self.model.save_pretrained(folder, state_dict=state)
+        config = copy.deepcopy(self.model.config)
+        for name, value in self._dropout.items():
+            setattr(config, name, value)
+        config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

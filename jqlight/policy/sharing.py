@@ -1,0 +1,88 @@
+"""Which architectures can share a prompt's keys and values, decided by their config and then by a measurement."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from jqlight.policy.batching import Rows
+from jqlight.policy.forward import Network, Route
+
+log = logging.getLogger(__name__)
+
+_CHECK_TOKENS = 64  # of the longest row: enough to see a difference, small beside the group itself
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}  # root mean square, nats
+_HALF_TOLERANCE = 0.1  # bfloat16 and float16 differ by about 0.03 between kernels on trained models
+_HEAD_SETTINGS = {"final_logit_softcapping": None, "logit_scale": None, "logits_scaling": 1, "lm_head_multiplier": 1}
+
+
+def why_not_shared(model: PreTrainedModel) -> str | None:
+    """What in the architecture keeps continuations from using a prompt's plain key-value cache; None if nothing."""
+    config = model.config.get_text_config(decoder=True)
+    others = sorted(set(getattr(config, "layer_types", None) or []) - {"full_attention"})
+    if others:
+        return f"layers of type {', '.join(others)}"
+    for name in ("sliding_window", "attention_chunk_size"):
+        if getattr(config, name, None) is not None and getattr(config, "use_sliding_window", True):
+            return f"{name} = {getattr(config, name)}"
+    if getattr(model, "_is_stateful", False):
+        return "a recurrent state"
+    return None
+
+
+def why_not_compact(model: PreTrainedModel) -> str | None:
+    """What the model does between its hidden states and its logits beside a linear map; None if nothing."""
+    config = model.config.get_text_config(decoder=True)
+    for name, neutral in _HEAD_SETTINGS.items():
+        value = getattr(config, name, neutral)
+        if value not in (None, neutral):
+            return f"{name} = {value}"
+    if type(model.get_output_embeddings()) is not nn.Linear:
+        return "an output head that is not linear"
+    return None
+
+
+def choose_route(model: PreTrainedModel, prompt_ids: Sequence[int], rows: Rows, *, share: bool) -> Route | None:
+    """The fastest route whose log-probabilities agree with the plain model on this group; logs one line per refusal.
+
+    The reference is the model's own logits over the whole sequence of the longest row (at most its first 64 tokens).
+    None when the group is too short to tell: one token behind the prompt says nothing about a cache.
+    """
+    longest = max(range(len(rows.lengths)), key=lambda row: rows.lengths[row], default=0)
+    if not rows.lengths or rows.lengths[longest] < 2:
+        return None
+    tokens = rows.tokens[longest : longest + 1, : min(rows.lengths[longest], _CHECK_TOKENS)]
+    ids = torch.tensor(list(prompt_ids), dtype=torch.long, device=tokens.device)
+    reasons = why_not_shared(model) if share else "policy.share_prompt = false", why_not_compact(model)
+    if reasons[0] and share:
+        log.warning("Prompts are not shared by their rollouts: the model has %s.", reasons[0])
+    if reasons[1]:
+        log.info("Log-probabilities are taken from the model's full logits: it has %s.", reasons[1])
+    first = Route(share=reasons[0] is None, compact=reasons[1] is None)
+    with torch.no_grad():
+        reference = _log_probs(model, Route(share=False, compact=False), ids, tokens)
+        for route in dict.fromkeys([first, first._replace(share=False), Route(share=False, compact=False)]):
+            gap = (_log_probs(model, route, ids, tokens) - reference).double().square().mean().sqrt().item()
+            if gap <= _tolerance(reference, model):
+                break
+            log.warning("%s differs from the plain model by %.1e nats per token and is not used.", route, gap)
+    torch.clear_autocast_cache()
+    return route
+
+
+def _log_probs(model: PreTrainedModel, route: Route, prompt_ids: Tensor, tokens: Tensor) -> Tensor:
+    """log p of one row's tokens but the first, along ``route``."""
+    network = Network(model, route)
+    scored = torch.ones_like(tokens, dtype=torch.bool)
+    scored[:, 0] = False
+    if route.share:
+        return network.continuations(tokens, scored, network.prompt(prompt_ids))
+    return network.sequences(prompt_ids, tokens, scored)
+
+
+def _tolerance(reference: Tensor, model: PreTrainedModel) -> float:
+    if model.dtype.itemsize < 4 or torch.is_autocast_enabled(reference.device.type):
+        return _HALF_TOLERANCE
+    return _TOLERANCE[reference.dtype]
