@@ -1,7 +1,7 @@
 """What one batch of log-weights says about the estimate of P, and what a run's history says about escape and collapse.
 
 Pure functions of log w, (B, M), in log-space float64, each a mean over the batch's groups unless said otherwise. Groups
-whose log-weights are all -inf have no estimate of P; they are left out of every mean and counted by ``dead_groups``.
+whose log-weights are all -inf are counted by ``dead_groups`` and left out of every mean that has no value at P = 0.
 """
 
 import math
@@ -42,22 +42,24 @@ def weight_diagnostics(log_w: Tensor, commitment: Commitment) -> dict[str, float
         log_w: (B, M), float64, log p(y*|x*, z_m).
         commitment: the one in force at this step.
     """
-    alive = log_w[(log_w > -math.inf).any(-1)]
-    values = {"dead_groups": float(len(log_w) - len(alive)), "success": 0.0}
-    if not len(alive):
-        return values
-    log_mean = log_mean_exp(alive)
+    log_mean = log_mean_exp(log_w)
     q = commitment.q_at(log_mean)
-    values |= {
-        "log_success": log_mean.mean().item(),
-        "success": log_mean.exp().sum().item() / len(log_w),
-        "success_spread": leave_one_out_spread(alive).mean().item(),
-        "effective_sample_size": effective_sample_size(alive).mean().item(),
-        "relative_bias": relative_bias(alive, q).mean().item(),
+    living = log_mean > -math.inf
+    alive = log_w[living]
+    values = {
+        "dead_groups": float(len(log_w) - len(alive)),
+        "success": log_mean.exp().mean().item(),
         "q": q.mean().item(),
     }
     if isinstance(commitment, Splice):
         values["below_tau"] = (log_mean < math.log(commitment.tau)).double().mean().item()
+    if len(alive):
+        values |= {
+            "log_success": log_mean[living].mean().item(),
+            "success_spread": leave_one_out_spread(alive).mean().item(),
+            "effective_sample_size": effective_sample_size(alive).mean().item(),
+            "relative_bias": relative_bias(alive, q[living]).mean().item(),
+        }
     return values
 
 
