@@ -1,0 +1,235 @@
+"""Sweep files: one YAML that names a base config and the axes to vary, read into a list of points.
+
+::
+
+    base: ../conf/quickstart.yaml       # beside the sweep file or in the working folder; a list is merged in order
+    experiment: quickstart_q            # MLflow experiment
+    overrides: {trainer.max_steps: 60}  # for every point
+    grid:                               # every combination; any config key, or q, estimator, benchmark, scenario, seed
+      q: [0.0, 0.5, 1.0, {splice: 0.05}]
+      seed: [0, 1, 2]
+    points:                             # each of these is run with every combination of the grid
+      - {estimator: GARL}
+      - {estimator: PAFT}
+    exclude:                            # points that match all keys of an entry are left out
+      - {estimator: PAFT, q: 0.0}
+    include:                            # further points, outside the grid; a list means one point per value
+      - {estimator: GRPO, seed: [0, 1, 2]}
+    published:                          # numbers to print beside ours, see jqlight.tracking.published
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from jqlight.errors import ConfigError
+from jqlight.sweep.keys import BASE, WITHOUT_Q, arguments, canonical, canonical_value, in_order, point_name
+
+_KEYS = ("base", "experiment", "name", "description", "overrides", "grid", "points", "include", "exclude", "published")
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    name: str
+    """Unique in the sweep; also the name of its folder and of its MLflow run."""
+    settings: Settings
+    """Canonical key -> value of the axes that this point sets."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked."""
+
+    name: str
+    """The sweep's folder under the runs folder: ``name``, else the file's name without its ending."""
+    path: Path
+    base: tuple[Path, ...]
+    """Config files of ``jqlight fit``, merged in order; a point may set its own."""
+    experiment: str
+    points: tuple[Point, ...]
+    overrides: Settings = field(default_factory=dict)
+    """Canonical settings of every point; a point's own settings win."""
+    published: Mapping[str, Any] | None = None
+    """The file's ``published`` section as it stands."""
+
+    def settings(self, point: Point) -> Settings:
+        """All settings of ``point``: the overrides with the point's own on top."""
+        return {**self.overrides, **point.settings}
+
+    def configs(self, point: Point) -> tuple[Path, ...]:
+        """The base configs of ``point``."""
+        return (Path(point.settings[BASE]),) if BASE in point.settings else self.base
+
+    def fit_arguments(self, point: Point) -> list[str]:
+        """Arguments of ``jqlight fit`` for ``point``: the base configs and its settings."""
+        configs = [text for path in self.configs(point) for text in ("--config", str(path))]
+        return configs + arguments(self.settings(point))
+
+    def axes(self) -> list[str]:
+        """Canonical keys that the points set, in the order in which tables show them."""
+        return in_order(dict.fromkeys(key for point in self.points for key in point.settings))
+
+
+def read_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, name: str | None = None) -> Sweep:
+    """The sweep of a file.
+
+    Args:
+        path: the YAML file.
+        overrides: settings from the command line, on top of the file's own ``overrides``.
+        name: another name for the sweep's folder.
+
+    Raises:
+        ConfigError: a missing file, an unknown section, or a setting that cannot work; names file and section.
+    """
+    path = Path(path)
+    content = _load(path)
+    if unknown := [key for key in content if key not in _KEYS]:
+        raise ConfigError(f"{path}: given section {unknown[0]!r}, allowed are {', '.join(_KEYS)}")
+    shared = _settings(content.get("overrides") or {}, f"{path}: overrides")
+    shared |= _settings(overrides or {}, "command line")
+    points = _points(content, path)
+    fixed = [key for key in (overrides or {}) if any(canonical(key, "") in point for point in points)]
+    if fixed:
+        raise ConfigError(f"command line: --{fixed[0]} is an axis of {path}, whose points set it; change the file")
+    return Sweep(
+        name=str(name or content.get("name") or path.stem),
+        path=path,
+        base=_base(content, points, path),
+        experiment=str(content.get("experiment") or path.stem),
+        points=_named(points),
+        overrides=shared,
+        published=content.get("published"),
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except OSError as error:
+        raise ConfigError(f"sweep file {path}: {error.strerror or error}; give the path of a YAML file") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"sweep file {path}: not readable as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"sweep file {path}: given a list, allowed is a mapping with {', '.join(_KEYS)}")
+    return {str(key): value for key, value in content.items()}
+
+
+def _base(content: Mapping[str, Any], points: list[Settings], path: Path) -> tuple[Path, ...]:
+    given = content.get("base")
+    for point in points:
+        if BASE in point:
+            point[BASE] = str(_existing(point[BASE], path))
+        elif not given:
+            raise ConfigError(f"{path}: base is missing; name the runs' config, such as base: ../conf/quickstart.yaml")
+    return tuple(_existing(entry, path) for entry in (given if isinstance(given, list) else [given] if given else []))
+
+
+def _existing(given: Any, path: Path) -> Path:
+    candidates = [path.parent / str(given), Path(str(given))]
+    existing = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if existing is None:
+        tried = " and ".join(str(candidate) for candidate in dict.fromkeys(candidates))
+        raise ConfigError(f"{path}: base: given {given}, but there is no file at {tried}")
+    return Path(os.path.normpath(existing))
+
+
+def _points(content: Mapping[str, Any], path: Path) -> list[Settings]:
+    grids = [
+        combination
+        for axes in _entries(content, "grid", path, one_allowed=True) or [{}]
+        for combination in _combinations(axes, f"{path}: grid")
+    ]
+    rows = [
+        row for entry in _entries(content, "points", path) or [{}] for row in _combinations(entry, f"{path}: points")
+    ]
+    crossed = []
+    for row, combination in product(rows, grids):
+        if both := row.keys() & combination.keys():
+            raise ConfigError(f"{path}: {sorted(both)[0]} is set by grid and by points; keep it in one of them")
+        crossed.append({**row, **combination})
+    given = "grid" in content or "points" in content
+    kept = _without(crossed if given else [], _entries(content, "exclude", path), path)
+    for entry in _entries(content, "include", path):
+        kept += _combinations(entry, f"{path}: include")
+    if not kept:
+        raise ConfigError(f"{path}: no points; name axes under grid, points or include")
+    without_q = [
+        {key: value for key, value in point.items() if not (key == "q" and point.get("estimator") in WITHOUT_Q)}
+        for point in kept
+    ]
+    return [point for number, point in enumerate(without_q) if point not in without_q[:number]]
+
+
+def _entries(
+    content: Mapping[str, Any], section: str, path: Path, one_allowed: bool = False
+) -> list[Mapping[str, Any]]:
+    given = content.get(section) or []
+    entries = [given] if one_allowed and isinstance(given, Mapping) else given
+    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise ConfigError(f"{path}: {section}: given {given!r}, allowed is a list of mappings, key to value")
+    return entries
+
+
+def _settings(given: Mapping[str, Any], where: str) -> Settings:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where}: given {given!r}, allowed is a mapping, config key to value")
+    settings = {}
+    for key, value in given.items():
+        name = canonical(key, where)
+        settings[name] = canonical_value(name, value, f"{where}: {key}")
+    return settings
+
+
+def _combinations(entry: Mapping[str, Any], where: str) -> list[Settings]:
+    axes: dict[str, list[Any]] = {}
+    for key, values in entry.items():
+        name = canonical(key, where)
+        if name in axes:
+            raise ConfigError(f"{where}: {key} names the axis {name} a second time; keep one")
+        if values == []:
+            raise ConfigError(f"{where}: {key}: given no value, allowed is one or more")
+        listed = values if isinstance(values, list) else [values]
+        axes[name] = [canonical_value(name, value, f"{where}: {key}") for value in listed]
+    return [dict(zip(axes, values)) for values in product(*axes.values())]
+
+
+def _without(points: list[Settings], rules: list[Mapping[str, Any]], path: Path) -> list[Settings]:
+    kept = points
+    for rule in rules:
+        patterns = _combinations(rule, f"{path}: exclude")
+        remaining = [point for point in kept if not any(_matches(point, pattern) for pattern in patterns)]
+        if len(remaining) == len(kept):
+            raise ConfigError(f"{path}: exclude: {dict(rule)!r} matches no point of the grid; mend or remove it")
+        kept = remaining
+    return kept
+
+
+def _matches(point: Settings, pattern: Settings) -> bool:
+    return all(key in point and point[key] == value for key, value in pattern.items())
+
+
+def _named(points: list[Settings]) -> tuple[Point, ...]:
+    axes = list(dict.fromkeys(key for point in points for key in point))
+    names = [point_name(point, axes) for point in points]
+    # Values that look alike as a file name (two paths, say) are told apart by a hash of the settings, which stays the
+    # same when other points come or go.
+    return tuple(
+        Point(f"{name}-{_digest(point)}" if names.count(name) > 1 else name, point)
+        for name, point in zip(names, points)
+    )
+
+
+def _digest(settings: Settings) -> str:
+    return hashlib.blake2b(repr(sorted(settings.items(), key=lambda item: item[0])).encode(), digest_size=3).hexdigest()

@@ -1,0 +1,70 @@
+"""How far a point has come, read from the metrics file that its run writes."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_MAJORITY = re.compile(r"val/maj_at_\d+")
+
+
+@dataclass
+class Progress:
+    """The newest figures of one run; call :meth:`update` to read what was added to its metrics file."""
+
+    metrics: Path
+    """One JSON object a line: ``step`` and the metrics logged at that step."""
+    step: int = 0
+    """Optimizer steps done."""
+    first_step: int | None = None
+    """Step of the first line read: where this process began, 0 unless it resumed."""
+    success: float | None = None
+    """Newest ``train/success``, the mean probability of the gold answer."""
+    majority: float | None = None
+    """Newest ``val/maj_at_k``, a share of the validation questions."""
+    _offset: int = field(default=0, repr=False)
+
+    def skip_existing(self) -> None:
+        """Read what an earlier process left, without counting it as progress of this one."""
+        self.update()
+        self.first_step = None
+
+    def update(self) -> None:
+        """Read the lines that were added; a line still being written is left for the next call."""
+        try:
+            with self.metrics.open("rb") as file:
+                file.seek(self._offset)
+                added = file.read()
+        except FileNotFoundError:
+            return
+        complete = added[: added.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for line in complete.splitlines():
+            self._take(line)
+
+    def seconds_left(self, elapsed: float, max_steps: int | None) -> float | None:
+        """Seconds until ``max_steps`` at the pace so far; None while there is no pace to go by.
+
+        Args:
+            elapsed: seconds since this process was started.
+            max_steps: optimizer steps of the whole run; None when it is not known.
+        """
+        if max_steps is None or self.first_step is None or self.step <= self.first_step:
+            return None
+        return max(0, max_steps - self.step) * elapsed / (self.step - self.first_step)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            row: Any = json.loads(line)
+        except json.JSONDecodeError:
+            return  # a line cut off by a killed process, followed by those of the resumed one
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+            return
+        self.step = row["step"]
+        if self.first_step is None:
+            self.first_step = self.step
+        self.success = row.get("train/success", self.success)
+        for key, value in row.items():
+            if _MAJORITY.fullmatch(key):
+                self.majority = value

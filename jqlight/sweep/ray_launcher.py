@@ -1,0 +1,104 @@
+"""Points on a Ray cluster: the one of ``--ray-address``, else one started on this machine.
+
+Each point is a Ray task that holds its CPUs and GPUs and runs the point's process. The runs folder and the MLflow store
+must be reachable from every node (a shared file system, an MLflow server).
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jqlight.errors import ConfigError
+from jqlight.sweep.launchers import Command
+
+_STOP_SECONDS = 20.0
+
+
+class RayLauncher:
+    """Starts points as tasks of a Ray cluster, which queues those that do not fit yet.
+
+    Args:
+        address: of a running cluster, such as ``auto`` or ``ray://head:10001``; None starts one on this machine.
+        cpus: CPU cores that each point holds.
+        gpus: GPUs that each point holds; a fraction shares one.
+
+    Raises:
+        ConfigError: Ray is not installed, the cluster cannot be reached, or no node can ever hold a point.
+    """
+
+    def __init__(self, address: str | None, cpus: float, gpus: float) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(
+                '--launcher ray: Ray is not installed; run pip install "jqlight[ray]" or use --launcher local'
+            ) from error
+        try:
+            ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
+        except ConnectionError as error:
+            raise ConfigError(f"--ray-address: no cluster answers at {address}; start one or leave it out") from error
+        self._ray: Any = ray
+        self._check_fits(cpus, gpus)
+        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_command)
+
+    def start(self, command: Command) -> "_RayJob":
+        """Hand the point to the cluster; it starts when its CPUs and GPUs are free."""
+        reference = self._task.remote(command.argv, dict(command.environment), str(command.log), str(Path.cwd()))
+        return _RayJob(self._ray, reference)
+
+    def close(self) -> None:
+        """Disconnect, and end the cluster if this launcher started it."""
+        self._ray.shutdown()
+
+    def _check_fits(self, cpus: float, gpus: float) -> None:
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            held = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+            raise ConfigError(f"--cpus {cpus:g} --gpus {gpus:g}: no node holds that much for a point (nodes: {held})")
+
+
+class _RayJob:
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self._ray = ray
+        self._reference = reference
+
+    def poll(self) -> int | None:
+        ready, _ = self._ray.wait([self._reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return int(self._ray.get(self._reference))
+        except self._ray.exceptions.TaskCancelledError:
+            return -15
+        except self._ray.exceptions.RayError:
+            return 1  # the node or its worker was lost; nothing more is known
+
+    def stop(self) -> None:
+        self._ray.cancel(self._reference)
+
+    def kill(self) -> None:
+        self._ray.cancel(self._reference, force=True)
+
+
+def run_command(argv: tuple[str, ...], environment: Mapping[str, str], log: str, folder: str) -> int:
+    """Exit code of ``argv`` run on this node; a cancelled task ends the process it waits for."""
+    with open(log, "ab") as output:  # noqa: PTH123 - runs on a worker, which may be another version of jqlight
+        process = subprocess.Popen(
+            argv,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_STOP_SECONDS)
+                process.kill()

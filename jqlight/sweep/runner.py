@@ -1,0 +1,206 @@
+"""Running a sweep's points: who is started when, who has ended how, and how all of it is stopped."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from types import FrameType
+from typing import Any, Protocol
+
+from jqlight.errors import ConfigError
+from jqlight.sweep.file import Point, Sweep
+from jqlight.sweep.folder import PointFolder, State, SweepFolder, recorded_settings
+from jqlight.sweep.launchers import Command, Job, Launcher
+from jqlight.sweep.progress import Progress
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 30.0
+"""How long stopped points may take to write their last checkpoint before they are killed."""
+_STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Status(Enum):
+    """Where a point of this sweep stands."""
+
+    KEPT = "finished before"
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Run:
+    """One point in this invocation of the sweep."""
+
+    point: Point
+    folder: PointFolder
+    status: Status
+    resumes: bool
+    """Goes on from its last checkpoint."""
+    progress: Progress = field(init=False)
+    max_steps: int | None = None
+    job: Job | None = None
+    started: float = 0.0
+    """When its process was started, on the monotonic clock; seconds."""
+    seconds: float | None = None
+    """How long its process ran."""
+    exit_code: int | None = None
+
+    def __post_init__(self) -> None:
+        self.progress = Progress(self.folder.metrics)
+        self.progress.skip_existing()
+
+    def seconds_left(self) -> float | None:
+        """Seconds until this point is done, at its own pace; None while unknown."""
+        if self.status is not Status.RUNNING:
+            return None
+        return self.progress.seconds_left(time.monotonic() - self.started, self.max_steps)
+
+
+class View(Protocol):
+    """Shows the sweep's progress."""
+
+    def changed(self, run: Run) -> None:
+        """A point has started or ended."""
+
+    def refresh(self, runs: list[Run]) -> None:
+        """New figures may have come in."""
+
+
+class _Silent:
+    def changed(self, run: Run) -> None:
+        pass
+
+    def refresh(self, runs: list[Run]) -> None:
+        pass
+
+
+def prepare(sweep: Sweep, folder: SweepFolder, resume: bool) -> list[Run]:
+    """The runs of a sweep: what is finished is kept, what has a checkpoint goes on from it, the rest is run.
+
+    Raises:
+        ConfigError: there are points from an earlier sweep and ``resume`` is off, or they had other settings.
+    """
+    runs = []
+    for point in sweep.points:
+        lying = folder.point(point)
+        state = lying.state()
+        if state is not State.MISSING:
+            if not resume:
+                raise ConfigError(
+                    f"{folder.path} holds a sweep already; --resume runs what is missing or unfinished of it, "
+                    f"--name gives this one another folder"
+                )
+            lying.check(recorded_settings(sweep, point))
+        status = Status.KEPT if state is State.FINISHED else Status.WAITING
+        runs.append(Run(point, lying, status, resumes=state is State.UNFINISHED))
+    return runs
+
+
+class Runner:
+    """Runs points, at most ``jobs`` at a time, until all have ended or a signal asks to stop.
+
+    Args:
+        runs: from :func:`prepare`; their fields are brought up to date while they run.
+        launcher: where they run.
+        command: the command of a run; called just before it starts.
+        jobs: how many run side by side.
+
+    Attributes:
+        stopped_by: number of the signal that ended the sweep early; None if none did.
+    """
+
+    def __init__(self, runs: list[Run], launcher: Launcher, command: Callable[[Run], Command], jobs: int) -> None:
+        self._runs = runs
+        self._launcher = launcher
+        self._command = command
+        self._jobs = jobs
+        self._view: View = _Silent()
+        self._wake = threading.Event()
+        self._stopping = False
+        self.stopped_by: int | None = None
+
+    def run(self, view: View) -> None:
+        """Run everything that waits; on SIGINT or SIGTERM stop the points in order, at a second one at once."""
+        self._view = view
+        with self._signals():
+            try:
+                while self.stopped_by is None and self._work():
+                    self._wake.wait(POLL_SECONDS)
+            finally:
+                self._stop()
+
+    def _work(self) -> bool:
+        """Take in what has ended, start what may start; False when nothing is left to do."""
+        for run in self._running():
+            self._collect(run, Status.FAILED)
+        for run in [run for run in self._runs if run.status is Status.WAITING]:
+            if len(self._running()) >= self._jobs or self.stopped_by is not None:
+                break
+            self._start(run)
+        self._view.refresh(self._runs)
+        return bool(self._running())
+
+    def _running(self) -> list[Run]:
+        return [run for run in self._runs if run.status is Status.RUNNING]
+
+    def _start(self, run: Run) -> None:
+        run.job = self._launcher.start(self._command(run))
+        run.started = time.monotonic()
+        run.status = Status.RUNNING
+        self._view.changed(run)
+
+    def _collect(self, run: Run, otherwise: Status) -> None:
+        """Bring a run up to date; when its process has ended, exit code 0 is FINISHED and any other ``otherwise``."""
+        assert run.job is not None
+        code = run.job.poll()
+        run.progress.update()
+        if code is None:
+            return
+        run.exit_code, run.seconds = code, time.monotonic() - run.started
+        # A process that was asked to stop may end with 0 halfway: its point is not finished.
+        run.status = Status.FINISHED if code == 0 and not self._stopping else otherwise
+        if run.status is Status.FINISHED:
+            run.folder.finish(exit_code=code, seconds=round(run.seconds, 1), step=run.progress.step)
+        self._view.changed(run)
+
+    def _stop(self) -> None:
+        for run in self._running():
+            self._collect(run, Status.FAILED)
+        self._stopping = True
+        for run in self._running():
+            assert run.job is not None
+            run.job.stop()
+        end = time.monotonic() + STOP_SECONDS
+        while self._running() and time.monotonic() < end:
+            for run in self._running():
+                self._collect(run, Status.STOPPED)
+            self._view.refresh(self._runs)
+            time.sleep(POLL_SECONDS / 5)
+        for run in self._running():
+            assert run.job is not None
+            run.job.kill()
+            run.status, run.seconds = Status.STOPPED, time.monotonic() - run.started
+            self._view.changed(run)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            if self.stopped_by is not None:
+                for run in self._running():
+                    assert run.job is not None
+                    run.job.kill()
+            self.stopped_by = number
+            self._wake.set()
+
+        before: dict[int, Any] = {number: signal.signal(number, handle) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,185 @@
+"""What a running sweep shows: a live table on a terminal, a line per event elsewhere, and its closing report."""
+
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from jqlight.sweep.file import Sweep
+from jqlight.sweep.folder import SweepFolder
+from jqlight.sweep.keys import label
+from jqlight.sweep.runner import Run, Status
+
+_STYLES = {Status.RUNNING: "bold cyan", Status.FAILED: "bold red", Status.STOPPED: "yellow", Status.FINISHED: "green"}
+_LOG_LINES = 12
+
+
+class PlainView:
+    """One line when a point starts, ends or has been validated: for logs and pipes."""
+
+    def __init__(self, console: Console, runs: list[Run]) -> None:
+        self._console = console
+        self._total = len(runs)
+        self._ended = sum(run.status is Status.KEPT for run in runs)
+        self._majority: dict[str, tuple[int, float]] = {}
+
+    def __enter__(self) -> "PlainView":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def changed(self, run: Run) -> None:
+        """Say that a point has started or ended."""
+        if run.status is Status.RUNNING:
+            done = f", from step {run.progress.step}" if run.resumes else ""
+            self._say(run, f"started{done}; log: {run.folder.log}")
+            return
+        self._ended += 1
+        facts = ", ".join(text for text in (_figures(run), f"{duration(run.seconds)}", self._exit(run)) if text)
+        self._say(run, f"{run.status.value} ({self._ended} of {self._total}): {facts}")
+
+    def refresh(self, runs: list[Run]) -> None:
+        """Say what a validation that came in has found."""
+        for run in runs:
+            found = run.progress.majority
+            if run.status is Status.RUNNING and found is not None:
+                newest = (run.progress.step, found)
+                if self._majority.get(run.point.name, (0, None))[1] != found:
+                    self._majority[run.point.name] = newest
+                    self._say(run, _figures(run))
+
+    def _exit(self, run: Run) -> str:
+        return f"exit code {run.exit_code}" if run.status is Status.FAILED else ""
+
+    def _say(self, run: Run, text: str) -> None:
+        self._console.print(f"{run.point.name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveView:
+    """A table of all points, redrawn in place."""
+
+    def __init__(self, console: Console, runs: list[Run], jobs: int) -> None:
+        self._runs = runs
+        self._jobs = jobs
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> "LiveView":
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.refresh(self._runs)
+        self._live.__exit__(kind, error, trace)
+
+    def changed(self, run: Run) -> None:
+        """Redraw."""
+        self.refresh(self._runs)
+
+    def refresh(self, runs: list[Run]) -> None:
+        """Redraw."""
+        room = max(4, self._console.size.height - 6)
+        self._live.update(Group(progress_table(runs, room), _closing_line(runs, self._jobs)), refresh=True)
+
+
+def progress_table(runs: list[Run], rows: int) -> Table:
+    """Table of the points' progress; when there are more than ``rows``, those that run or failed come first."""
+    shown = runs
+    if len(runs) > rows:
+        urgent = [run for run in runs if run.status in (Status.RUNNING, Status.FAILED, Status.STOPPED)]
+        others = [run for run in runs if run not in urgent]
+        chosen = [*urgent, *others][:rows]
+        shown = [run for run in runs if run in chosen]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("point", no_wrap=True)
+    for heading in ("state", "step", "success", "maj@k", "time left"):
+        table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+    for run in shown:
+        of = f"/{run.max_steps}" if run.max_steps else ""
+        table.add_row(
+            escape(run.point.name),
+            Text(run.status.value, style=_STYLES.get(run.status, "dim")),
+            f"{run.progress.step}{of}" if run.progress.first_step is not None or run.progress.step else "",
+            _number(run.progress.success, ".2g"),
+            _number(run.progress.majority, ".3f"),
+            duration(run.seconds_left()),
+        )
+    return table
+
+
+def point_table(sweep: Sweep, folder: SweepFolder) -> Table:
+    """Table of a sweep's points with their settings and what lies on disk for them."""
+    axes = sweep.axes()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "point", *(key.removeprefix("model.").removeprefix("data.") for key in axes), "state"):
+        table.add_column(heading, no_wrap=heading == "point")
+    for number, point in enumerate(sweep.points, 1):
+        values = (escape(label(point.settings[key])) if key in point.settings else "–" for key in axes)
+        table.add_row(str(number), escape(point.name), *values, folder.point(point).state().value)
+    return table
+
+
+def report_failures(console: Console, runs: list[Run]) -> None:
+    """Print the last lines that each failed point printed."""
+    for run in runs:
+        if run.status is not Status.FAILED:
+            continue
+        how = f"exit code {run.exit_code}" if (run.exit_code or 0) >= 0 else f"ended by signal {-(run.exit_code or 0)}"
+        console.print(f"\n{run.point.name} failed ({how}); the end of {run.folder.log}:", markup=False, soft_wrap=True)
+        for line in run.folder.tail(_LOG_LINES) or ["(nothing printed)"]:
+            console.print(f"  | {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float | None) -> str:
+    """``1:02:03`` or ``2:03`` for a number of seconds; empty for None."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def count_line(runs: list[Run]) -> str:
+    """How many points stand where, such as ``3 finished, 1 failed``."""
+    counts = Counter(run.status for run in runs)
+    return ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
+
+
+def _closing_line(runs: list[Run], jobs: int) -> Text:
+    left = _sweep_seconds_left(runs, jobs)
+    return Text(count_line(runs) + (f"; about {duration(left)} left" if left is not None else ""), style="dim")
+
+
+def _sweep_seconds_left(runs: list[Run], jobs: int) -> float | None:
+    """Seconds until the last point is done, from the pace of those that ended and those that run; None if unknown."""
+    running = [run.seconds_left() for run in runs if run.status is Status.RUNNING]
+    waiting = sum(run.status is Status.WAITING for run in runs)
+    lengths = [run.seconds for run in runs if run.status is Status.FINISHED and run.seconds is not None]
+    if any(left is None for left in running) or (waiting and not lengths):
+        return None
+    total = sum(left for left in running if left is not None) + waiting * (
+        sum(lengths) / len(lengths) if lengths else 0
+    )
+    return max([total / max(1, min(jobs, len(running) + waiting)), *(left for left in running if left is not None)])
+
+
+def _figures(run: Run) -> str:
+    parts = [
+        f"step {run.progress.step}",
+        f"success {run.progress.success:.2g}" if run.progress.success is not None else "",
+        f"maj@k {run.progress.majority:.3f}" if run.progress.majority is not None else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
