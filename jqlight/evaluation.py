@@ -1,0 +1,97 @@
+"""One evaluator for validation, test and ``jqlight evaluate``: sampled answers in, metrics and readable rows out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from jqlight.benchmarks.base import Example
+from jqlight.metrics.base import QuestionMean
+from jqlight.metrics.sampled import MajorityAtK, MeanScore, PassAtK
+from jqlight.metrics.verifiers import Verifier
+from jqlight.metrics.voting import fold
+
+
+class Evaluator(nn.Module):
+    """Metrics of k sampled answers per example, for each verifier of a benchmark.
+
+    For the prefix p of a verifier: ``{p}pass_at_1``, ``{p}pass_at_{k}``, ``{p}maj_at_{k}``; for prefixes other than the
+    empty one and ``exact_`` also the mean score over all samples under the prefix's own name (``em``, ``f1``). Besides
+    ``tie_rate`` and ``unanswered_rate`` of the vote. All are shares in [0, 1].
+
+    Args:
+        verifiers: metric prefix to verifier.
+        k: samples per example.
+        normalise: what the majority vote takes for the same answer.
+    """
+
+    def __init__(self, verifiers: Mapping[str, Verifier], k: int, normalise: Callable[[str], str] = fold) -> None:
+        super().__init__()
+        self.verifiers = dict(verifiers)
+        self.k = k
+        self.metrics = nn.ModuleDict()
+        for prefix, verifier in verifiers.items():
+            for size in sorted({1, k}):
+                self.metrics[f"{prefix}pass_at_{size}"] = PassAtK(size, verifier)
+            self.metrics[f"{prefix}maj_at_{k}"] = MajorityAtK(k, verifier, normalise)
+            if prefix not in ("", "exact_"):
+                self.metrics[prefix.rstrip("_")] = MeanScore(verifier)
+        self._rows: list[dict[str, Any]] = []
+
+    def update(
+        self,
+        examples: Sequence[Example],
+        predictions: Sequence[Sequence[str]],
+        rationales: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Count examples: ``predictions[i]`` are the answers sampled for example i, ``rationales[i]`` their thoughts.
+
+        Raises:
+            ValueError: fewer than k answers for an example.
+        """
+        references = [example.references for example in examples]
+        for metric in self._all().values():
+            metric.update(predictions, references)
+        for i, (example, answers) in enumerate(zip(examples, predictions, strict=True)):
+            thoughts = rationales[i] if rationales is not None else [""] * len(answers)
+            self._rows.extend(
+                self._row(example, m, *pair) for m, pair in enumerate(zip(thoughts, answers, strict=True))
+            )
+
+    def compute(self) -> dict[str, Tensor]:
+        """All metrics by name, over all ranks; without a stage prefix."""
+        values = {name: metric.compute() for name, metric in self._all().items()}
+        vote = next(metric for metric in self._all().values() if isinstance(metric, MajorityAtK))
+        return {**values, "tie_rate": vote.tie_rate, "unanswered_rate": vote.unanswered_rate}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One record per sample of this rank.
+
+        Keys: id, sample, prompt, rationale, answer, reference, references and verdicts (verifier name to score; the
+        paper's rule is named ``match``).
+        """
+        return self._rows
+
+    def reset(self) -> None:
+        """Forget everything counted so far."""
+        for metric in self._all().values():
+            metric.reset()
+        self._rows = []
+
+    def _all(self) -> dict[str, QuestionMean]:
+        return {name: cast(QuestionMean, metric) for name, metric in self.metrics.items()}
+
+    def _row(self, example: Example, sample: int, rationale: str, answer: str) -> dict[str, Any]:
+        return {
+            "id": example.id,
+            "sample": sample,
+            "prompt": example.prompt,
+            "rationale": rationale,
+            "answer": answer,
+            "reference": example.answer,
+            "references": list(example.references),
+            "verdicts": {
+                prefix.rstrip("_") or "match": verifier(answer, example.references)
+                for prefix, verifier in self.verifiers.items()
+            },
+        }
