@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from jqlight.errors import ConfigError
+from jqlight.errors import ConfigError, EngineError
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,18 @@ class Engine(Protocol):
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Make the engine's weights equal to ``weights`` (checkpoint names) and forget all cached prefixes."""
         ...
+
+    def close(self) -> None:
+        """Free memory and whatever the engine started; no call may follow."""
+        ...
+
+
+def check_lengths(requests: Sequence[Request], max_model_len: int) -> None:
+    """Raise EngineError for a request whose prompt and completion do not fit in ``max_model_len`` tokens."""
+    longest = max(requests, key=lambda request: len(request.prompt_ids) + request.max_tokens)
+    total = len(longest.prompt_ids) + longest.max_tokens
+    if total > max_model_len:
+        raise EngineError(
+            f"a prompt of {len(longest.prompt_ids)} tokens and {longest.max_tokens} new ones do not fit in the "
+            f"engine's {max_model_len}; lower data.max_prompt_tokens or the sampler's token budgets"
+        )

