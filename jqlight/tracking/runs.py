@@ -14,10 +14,13 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from jqlight.errors import ConfigError
+from jqlight.tracking.upload import quick_timeouts
 
 PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "jqlight.sweep"
 """Tag of a sweep's parent run: the sweep's name."""
+SWEEP_FILE = "sweep.yaml"
+"""Artifact of a sweep's parent run: the sweep file as it was run."""
 
 _PAGE = 1000
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed")
@@ -53,12 +56,13 @@ class RunRecord:
         return self.curves.get(key, [])
 
 
-def store_uri(given: str | None = None) -> str:
-    """Tracking URI of the store: ``given``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the working folder.
+def store_uri(given: str | None = None, runs: Path = Path("runs")) -> str:
+    """Tracking URI of the store: ``given``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the runs folder.
 
-    A sqlite path is made absolute, so that the URI means the same in every process.
+    A sqlite path is made absolute, so that the URI means the same in every process; a bare file name ending in ``.db``
+    is a sqlite path.
     """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}"
     if uri.endswith(".db") and "://" not in uri:
         uri = f"sqlite:///{uri}"
     if uri.startswith("sqlite:///"):
@@ -67,11 +71,12 @@ def store_uri(given: str | None = None) -> str:
 
 
 def open_store(uri: str, *, must_exist: bool = False) -> MlflowClient:
-    """Client of the store at ``uri``.
+    """Client of the store at ``uri``; no connection is made yet.
 
     Raises:
         ConfigError: ``must_exist`` and there is no such sqlite file.
     """
+    quick_timeouts()
     file = Path(uri.removeprefix("sqlite:///"))
     if must_exist and uri.startswith("sqlite:///") and not file.exists():
         raise ConfigError(f"--store: there is no MLflow store at {file}; give --store or set MLFLOW_TRACKING_URI")

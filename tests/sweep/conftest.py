@@ -1,6 +1,8 @@
+import shutil
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from jqlight.sweep import command
@@ -8,14 +10,22 @@ from jqlight.sweep import command
 FAKE_FIT = Path(__file__).parent / "fake_fit.py"
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An MLflow sqlite file with its tables made, to be copied: making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def fake_fit(monkeypatch, tmp_path):
-    """Points run the stand-in, in a fresh working folder with a store of its own."""
+def fake_fit(monkeypatch, tmp_path, empty_store):
+    """Points run the stand-in, in a fresh working folder with a store of its own; returns the folder."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setattr(command, "PROGRAM", (sys.executable, str(FAKE_FIT)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    (tmp_path / "base.yaml").write_text("trainer: {max_steps: 3}\n")
     return tmp_path
 
 
