@@ -1,6 +1,9 @@
 """Benchmarks: questions with gold answers as LightningDataModules."""
 
 from jqlight.benchmarks.base import Benchmark, Example, Item
+from jqlight.benchmarks.finqa import FinQA
+from jqlight.benchmarks.hotpotqa import HotpotQA
 from jqlight.benchmarks.loading import HubSource, Record, Split
+from jqlight.benchmarks.musique import MuSiQue
 
-__all__ = ["Benchmark", "Example", "HubSource", "Item", "Record", "Split"]
+__all__ = ["Benchmark", "Example", "FinQA", "HotpotQA", "HubSource", "Item", "MuSiQue", "Record", "Split"]

@@ -4,18 +4,19 @@ A benchmark of one's own is a subclass with a ``task`` (the warm description) an
 answer); subsets, tokens, dropped records and loaders are here.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, cast
 
+import torch
 from lightning import LightningDataModule
 
-from jqlight.benchmarks import loading
+from jqlight.benchmarks import hub, loading
 from jqlight.benchmarks.loaders import EvaluationLoader, TrainLoader
-from jqlight.benchmarks.loading import SPLITS, HubSource, Record, Split, stable_hash
+from jqlight.benchmarks.loading import SPLITS, HubSource, Record, Split
 from jqlight.benchmarks.prompts import cold_ids, warm_ids
+from jqlight.benchmarks.selection import SplitCounts, describe, select
 from jqlight.errors import ConfigError
 from jqlight.metrics.verifiers import Verifier, exact_match, on_answer, substring_match
 from jqlight.metrics.voting import fold
@@ -32,6 +33,8 @@ class Item:
     """y*, the one string whose probability is trained."""
     references: tuple[str, ...] = ()
     """Further golds that evaluation accepts."""
+    unusable: str = ""
+    """Why the record is to be dropped; empty for a usable one."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,6 @@ class Example:
     """Separator, answer and end of sequence."""
     references: tuple[str, ...]
     """Golds that evaluation accepts, ``answer`` first."""
-
-
-@dataclass(frozen=True)
-class SplitCounts:
-    """What became of a split's records."""
-
-    records: int
-    """Records in the source."""
-    asked: int | None
-    """Size asked for; None for all."""
-    used: int
-    """Examples taken."""
-    dropped: Mapping[str, int]
-    """Records met and not used, by reason."""
 
 
 class Benchmark(LightningDataModule):
@@ -98,8 +87,6 @@ class Benchmark(LightningDataModule):
         "exact_": on_answer(exact_match),
     }
     """Metric prefix to verifier; the empty prefix is the paper's rule."""
-    normalise: ClassVar[Callable[[str], str]] = staticmethod(fold)
-    """What a majority vote takes for the same answer."""
 
     # Ranks may have no validation batch at all when there are more of them than examples.
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -140,6 +127,11 @@ class Benchmark(LightningDataModule):
         self._examples: dict[Split, list[Example]] = {}
         self._token_format: TokenFormat | None = None
 
+    @staticmethod
+    def normalise(answer: str) -> str:
+        """The form in which a majority vote compares answers; empty for one that does not vote."""
+        return fold(answer)
+
     def item(self, record: Record) -> Item:
         """The input and gold answer of one record; what every benchmark defines."""
         raise NotImplementedError
@@ -156,7 +148,7 @@ class Benchmark(LightningDataModule):
             return loading.read_path(Path(self.path).expanduser(), split, self.id_field, self.files)
         if self.hub is None:
             raise ConfigError(f"data.path: {type(self).__name__} has no copy on the hub; give a file or folder")
-        raise NotImplementedError
+        return hub.read_hub(self.hub, split, self.id_field)
 
     def bind(self, token_format: TokenFormat) -> "Benchmark":
         """The benchmark itself, tokenising with ``token_format`` (under a trainer it is taken from the module)."""
@@ -202,10 +194,18 @@ class Benchmark(LightningDataModule):
         """Batches of test examples."""
         return self.test_dataloader()
 
+    def transfer_batch_to_device(self, batch: list[Example], device: torch.device, dataloader_idx: int) -> list[Example]:
+        """The batch as it is: examples are token ids in lists, and only the policy makes tensors of them."""
+        return batch
+
     @property
     def dropped(self) -> dict[str, dict[str, int]]:
         """Split to reason to number of records that could not be used."""
         return {split: dict(counts.dropped) for split, counts in self.counts.items()}
+
+    def summary(self) -> str:
+        """A table for people of the splits read so far: records, size asked for, examples used, dropped by reason."""
+        return describe(self.counts)
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of an input's rendering in this benchmark's scenario."""
@@ -232,36 +232,22 @@ class Benchmark(LightningDataModule):
     def _select(self, split: Split) -> list[Example]:
         given = self.asked[split]
         asked = None if given == "all" else self.sizes.get(split) if given is None else int(given)
-        dropped: Counter[str] = Counter()
-        unique: dict[str, Record] = {}
-        total = 0
-        for record in self.read(split):
-            total += 1
-            if record[self.id_field] in unique:
-                dropped["duplicate id"] += 1
-            unique.setdefault(record[self.id_field], record)
-        examples: list[Example] = []
-        for identity in sorted(unique, key=lambda i: (stable_hash("subset", self.seed, i), i)):
-            if asked is not None and len(examples) == asked:
-                break
-            example = self._example(identity, self.item(unique[identity]))
-            if isinstance(example, str):
-                dropped[example] += 1
-            else:
-                examples.append(example)
-        self.counts[split] = SplitCounts(total, asked, len(examples), dropped)
+        examples, self.counts[split] = select(self.read(split), self.id_field, asked, self.seed, self._example)
         return examples
 
-    def _example(self, identity: str, item: Item) -> Example | str:
+    def _example(self, record: Record) -> Example | str:
         """The example, or the reason why there is none."""
+        item = self.item(record)
         answer = item.answer.strip()
+        if item.unusable:
+            return item.unusable
         if not answer:
             return "empty gold"
         prompt_ids = self.prompt_ids(item.text)
         if len(prompt_ids) > self.max_prompt_tokens:
             return "prompt too long"
         return Example(
-            id=identity,
+            id=record[self.id_field],
             prompt=self.token_format.decode(prompt_ids),
             prompt_ids=tuple(prompt_ids),
             answer=answer,

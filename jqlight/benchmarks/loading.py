@@ -81,6 +81,8 @@ class HubSource:
     """Data set id."""
     config: str | None = None
     """Data set configuration."""
+    id_field: str | None = None
+    """Name of the id field there, where it differs from the official files'."""
 
 
 def stable_hash(*parts: object) -> int:

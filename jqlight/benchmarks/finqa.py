@@ -1,0 +1,102 @@
+"""FinQA (Chen et al., 2021): numerical questions over a page of a financial report, text and table."""
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+from jqlight.benchmarks import prompts
+from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.hub import cache_folder, fetch
+from jqlight.benchmarks.loading import Record, Split, read_file
+from jqlight.errors import DataError
+from jqlight.metrics.numbers import whole_number
+from jqlight.metrics.official import finqa_strict, fold_number
+from jqlight.metrics.verifiers import Verifier, numeric_match, on_answer, on_value, word_match
+
+_ORIGINAL = "https://raw.githubusercontent.com/czyssrs/FinQA/main/dataset"
+
+_SAME_NUMBER = 0.05
+"""Relative difference up to which the annotator's string and the executed value are the same number, hand-rounded."""
+
+
+class FinQA(Benchmark):
+    """FinQA: the original JSON files (``train.json``, ``dev.json``, ``test.json``), from a folder or downloaded.
+
+    The gold string y* is the executed value ``exe_ans`` in the annotator's notation, see :func:`canonical_answer`; the
+    last reference is ``exe_ans`` itself, by which ``value_`` (tolerant) and ``strict_`` score.
+    """
+
+    task: ClassVar[str] = prompts.FINQA
+    sizes: ClassVar[Mapping[Split, int]] = {"train": 6145, "validation": 872, "test": 1132}
+    verifiers: ClassVar[Mapping[str, Verifier]] = {
+        **Benchmark.verifiers,
+        "word_": on_answer(word_match),
+        "value_": on_value(numeric_match),
+        "strict_": on_value(finqa_strict),
+    }
+
+    def read(self, split: Split) -> Iterable[Record]:
+        """The records of a split, from ``path`` or from the original files on GitHub.
+
+        The copies on the hub lack ``exe_ans`` or do not load any more, so they are not used.
+        """
+        if self.path is not None:
+            return super().read(split)
+        name = "dev" if split == "validation" else split
+        return read_file(fetch(f"{_ORIGINAL}/{name}.json", cache_folder("finqa")), self.id_field)
+
+    @staticmethod
+    def normalise(answer: str) -> str:
+        """The value that the answer states, or its folded text; see :func:`fold_number`."""
+        return fold_number(answer)
+
+    def item(self, record: Record) -> Item:
+        """Text, table and question; y* in the annotator's notation and the executed value as last reference."""
+        qa = record.inner("qa")
+        executed = qa["exe_ans"]
+        if not isinstance(executed, str | int | float) or isinstance(executed, bool):
+            raise DataError(f"{qa.where}: field 'exe_ans' must be a number, 'yes' or 'no', given {executed!r:.60}")
+        text = prompts.question_over_report(
+            record.texts("pre_text"), _table(record), record.texts("post_text"), qa.text("question")
+        )
+        return Item(text, canonical_answer(qa.text("answer"), executed), (plain_value(executed),))
+
+
+def canonical_answer(annotated: str, executed: float | str) -> str:
+    """The gold string y*: the executed value, written as the annotator wrote it.
+
+    Of the 270 records that were counted, 134 annotators write the fraction ``exe_ans`` as a percentage ("34.7%" for
+    0.34719) and 92 a plain number, both to the digits that they show; 28 cannot be used as they are (wrong sign, hand
+    rounding, another number, words, nothing). So the value is always ``exe_ans``, the notation (percent sign, number of
+    decimals) is the annotator's as long as both are one number (sign and hand rounding aside), and otherwise the plain
+    value. No currency, no thousands separators, no unit: "34.7%", "22441", "-0.2", "yes".
+    """
+    if isinstance(executed, str):
+        return executed.strip().lower()
+    written = whole_number(annotated)
+    if written is None:
+        return plain_value(executed)
+    decimals = max(written.decimals, 0)
+    for value in (100 * executed, executed) if written.percent else (executed,):
+        text = f"{value:.{decimals}f}"
+        # A percentage in whole points may be as coarse as it likes, "1%" for 0.00764.
+        coarse = 0.5 * 10.0**-decimals if written.percent else 0.0
+        if abs(abs(written.value) - abs(value)) <= max(_SAME_NUMBER * abs(value), coarse) and bool(float(text)) == bool(
+            executed
+        ):
+            return text + "%" * written.percent
+    return plain_value(executed)
+
+
+def plain_value(executed: float | str) -> str:
+    """``exe_ans`` as text: at most five decimals, no exponent, no trailing zeros; "yes" and "no" as they are."""
+    if isinstance(executed, str):
+        return executed.strip().lower()
+    text = f"{executed:.5f}"
+    return text.rstrip("0").rstrip(".").replace("-0", "0") if float(text) == 0 else text.rstrip("0").rstrip(".")
+
+
+def _table(record: Record) -> list[list[str]]:
+    rows = record.items_of("table")
+    if not all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in rows):
+        raise DataError(f"{record.where}: field 'table' must be a list of rows of strings, given {rows!r:.60}")
+    return rows

@@ -1,0 +1,78 @@
+"""HotpotQA, distractor setting (Yang et al., 2018): two-hop questions over ten paragraphs."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from jqlight.benchmarks import loading, prompts
+from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.loading import HubSource, Record, Split
+from jqlight.errors import ConfigError, DataError
+from jqlight.metrics.official import hotpotqa_f1, normalise_answer, official_em
+from jqlight.metrics.verifiers import Verifier, on_answer, word_match
+
+
+class HotpotQA(Benchmark):
+    """HotpotQA: official JSON (``hotpot_train_v1.1.json``, ``hotpot_dev_distractor_v1.json``) or the hub.
+
+    The official test set has no answers, so validation and test are the two halves of the dev set, divided by a hash of
+    the question id, unless the folder has a ``test.json``.
+
+    Args:
+        context: full (all paragraphs) or gold (only those that the supporting facts name).
+        **kwargs: see :class:`Benchmark`.
+    """
+
+    task: ClassVar[str] = prompts.HOTPOTQA
+    sizes: ClassVar[Mapping[Split, int]] = {"train": 9067, "validation": 342, "test": 343}
+    id_field: ClassVar[str] = "_id"
+    files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
+        **loading.FILES,
+        "validation": ("validation.json", "validation.jsonl", "dev.json", "dev.jsonl", "*dev_distractor*.json"),
+    }
+    hub: ClassVar[HubSource | None] = HubSource("hotpotqa/hotpot_qa", "distractor", id_field="id")
+    verifiers: ClassVar[Mapping[str, Verifier]] = {
+        **Benchmark.verifiers,
+        "word_": on_answer(word_match),
+        "em_": official_em,
+        "f1_": hotpotqa_f1,
+    }
+
+    def __init__(self, context: Literal["full", "gold"] = "full", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if context not in ("full", "gold"):
+            raise ConfigError(f"data.context: given '{context}', allowed are full and gold")
+        self.context = context
+
+    @staticmethod
+    def normalise(answer: str) -> str:
+        """The official normal form: lower case, no ASCII punctuation, no articles."""
+        return normalise_answer(answer)
+
+    def item(self, record: Record) -> Item:
+        """Paragraphs and question; the gold answer is the record's own."""
+        paragraphs = _paragraphs(record)
+        if self.context == "gold":
+            gold = {title for title, _ in _pairs(record, "supporting_facts", "sent_id")}
+            paragraphs = [(title, text) for title, text in paragraphs if title in gold]
+        return Item(prompts.question_over_paragraphs(paragraphs, record.text("question")), record.text("answer"))
+
+
+def _paragraphs(record: Record) -> list[tuple[str, str]]:
+    """Title and text of each paragraph; sentences carry their own leading space, so they are joined by nothing."""
+    paragraphs = []
+    for title, sentences in _pairs(record, "context", "sentences"):
+        if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
+            raise DataError(f"{record.where}: field 'context' must hold lists of sentences, given {sentences!r:.60}")
+        paragraphs.append((title, "".join(sentences)))
+    return paragraphs
+
+
+def _pairs(record: Record, key: str, second: str) -> list[tuple[str, Any]]:
+    """``[[title, x], ...]`` of the official files, or ``{"title": [...], second: [...]}`` of the hub, as pairs."""
+    if isinstance(record[key], Mapping):
+        columns = record.inner(key)
+        return list(zip(columns.texts("title"), columns.items_of(second)))
+    pairs = record.items_of(key)
+    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise DataError(f"{record.where}: field '{key}' must be a list of [title, ...] pairs, given {pairs!r:.60}")
+    return [(title, value) for title, value in pairs]

@@ -1,0 +1,63 @@
+"""MuSiQue-Ans (Trivedi et al., 2022): questions of two to four hops over twenty paragraphs."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from jqlight.benchmarks import loading, prompts
+from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.loading import HubSource, Record, Split
+from jqlight.errors import ConfigError, DataError
+from jqlight.metrics.official import musique_f1, normalise_answer, official_em
+from jqlight.metrics.verifiers import Verifier, on_answer, word_match
+
+
+class MuSiQue(Benchmark):
+    """MuSiQue-Ans: official JSON Lines (``musique_ans_v1.0_train.jsonl``, ``..._dev.jsonl``) or the hub.
+
+    The official test set has no answers, so validation and test are the two halves of the dev set, divided by a hash of
+    the question id, unless the folder has a ``test.jsonl``. Unanswerable records (MuSiQue-Full) are dropped.
+
+    Args:
+        context: full (all paragraphs) or gold (only the supporting ones).
+        **kwargs: see :class:`Benchmark`.
+    """
+
+    task: ClassVar[str] = prompts.MUSIQUE
+    sizes: ClassVar[Mapping[Split, int]] = {"train": 9985, "validation": 579, "test": 445}
+    files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
+        "train": (*loading.FILES["train"][:2], "musique_ans*train*.jsonl", *loading.FILES["train"][2:]),
+        "validation": (*loading.FILES["validation"][:4], "musique_ans*dev*.jsonl", *loading.FILES["validation"][4:]),
+        "test": loading.FILES["test"],
+    }
+    hub: ClassVar[HubSource | None] = HubSource("dgslibisey/MuSiQue")
+    verifiers: ClassVar[Mapping[str, Verifier]] = {
+        **Benchmark.verifiers,
+        "word_": on_answer(word_match),
+        "em_": official_em,
+        "f1_": musique_f1,
+    }
+
+    def __init__(self, context: Literal["full", "gold"] = "full", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if context not in ("full", "gold"):
+            raise ConfigError(f"data.context: given '{context}', allowed are full and gold")
+        self.context = context
+
+    @staticmethod
+    def normalise(answer: str) -> str:
+        """The official normal form: lower case, no ASCII punctuation, no articles."""
+        return normalise_answer(answer)
+
+    def item(self, record: Record) -> Item:
+        """Paragraphs and question; the aliases are further references for the official scores."""
+        if record.get("answerable", True) is False:
+            return Item("", "", unusable="not answerable")
+        paragraphs = []
+        for number, entry in enumerate(record.items_of("paragraphs")):
+            if not isinstance(entry, Mapping):
+                raise DataError(f"{record.where}: field 'paragraphs' must hold objects, given {entry!r:.60}")
+            paragraph = Record(entry, f"{record.where}, paragraph {number}")
+            if self.context == "full" or paragraph["is_supporting"]:
+                paragraphs.append((paragraph.text("title"), paragraph.text("paragraph_text")))
+        text = prompts.question_over_paragraphs(paragraphs, record.text("question"))
+        return Item(text, record.text("answer"), tuple(record.texts("answer_aliases")))
