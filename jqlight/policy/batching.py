@@ -40,7 +40,7 @@ class Rows(NamedTuple):
     """The distinct continuations of a group, padded on the right.
 
     Attributes:
-        tokens: token ids, (U, L) int64, padding 0.
+        tokens: token ids, (U, L) int64, padded with the row's first token (some models warn about pad tokens).
         kind: :data:`RATIONALE`, :data:`ANSWER`, or 0 where nothing is scored, (U, L) int8.
         lengths: tokens of each row.
         inverse: index of each of the M continuations among the U rows, (M,).
@@ -61,7 +61,7 @@ def build_rows(continuations: Sequence[Continuation], device: torch.device) -> R
     tokens = [[*rationale, *forced, *answer] for rationale, forced, answer in index]
     kinds = [[RATIONALE] * len(z) + [0] * len(forced) + [ANSWER] * len(y) for z, forced, y in index]
     return Rows(
-        torch.tensor([row + [0] * (width - len(row)) for row in tokens], dtype=torch.long, device=device),
+        torch.tensor([row + (row[:1] or [0]) * (width - len(row)) for row in tokens], dtype=torch.long, device=device),
         torch.tensor([row + [0] * (width - len(row)) for row in kinds], dtype=torch.int8, device=device),
         lengths,
         torch.tensor(inverse, dtype=torch.long, device=device),

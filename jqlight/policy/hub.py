@@ -4,7 +4,7 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import HFValidationError, build_hf_headers, validate_repo_id
 
 from jqlight.errors import ConfigError, HubError
 
@@ -37,6 +37,10 @@ def resolve(name_or_path: str) -> str:
             f"policy.name_or_path: given {name_or_path!r}, but there is no model folder (no config.json) at "
             f"{folder.absolute()}"
         )
+    try:
+        validate_repo_id(name_or_path)
+    except HFValidationError as error:
+        raise ConfigError(f"policy.name_or_path: given {name_or_path!r}, no folder and no hub id: {error}") from error
     if isinstance(try_to_load_from_cache(name_or_path, "config.json"), str):
         return name_or_path
     _check_reachable(name_or_path)

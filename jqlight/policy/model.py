@@ -71,6 +71,11 @@ class Policy(nn.Module):
         extra = ids if isinstance(ids, list) else [] if ids is None else [ids]
         return TokenFormat(self.tokenizer, self.config.thinking, extra)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether :meth:`load` has run."""
+        return hasattr(self, "model")
+
     def load(self) -> None:
         """Read the weights, set dropout to 0, put the adapters in. A second call changes nothing.
 
@@ -78,7 +83,7 @@ class Policy(nn.Module):
             ConfigError: no such folder, or adapters that cannot be made.
             HubError: the hub has no such model or cannot be reached.
         """
-        if hasattr(self, "model"):
+        if self.loaded:
             return
         config = AutoConfig.from_pretrained(self.path)
         for name, value in config.to_dict().items():
@@ -120,12 +125,11 @@ class Policy(nn.Module):
         A head that is tied to the embedding is left out. Tensors without an adapter are the model's own memory: read
         them before the next optimizer step.
         """
-        return adapters.merged_parameters(self.model)
+        yield from adapters.checkpoint_tensors(self.model).items()
 
     def export(self, folder: str | Path) -> None:
         """Write model (adapters merged), tokenizer and generation config as a Hugging Face folder."""
-        state = dict(self.weights())
-        self.model.save_pretrained(folder, state_dict=state)
+        self.model.save_pretrained(folder, state_dict=dict(self.weights()))
         config = copy.deepcopy(self.model.config)
         for name, value in self._dropout.items():
             setattr(config, name, value)

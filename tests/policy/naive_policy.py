@@ -1,15 +1,13 @@
 """A naive reference for the policy's log-probabilities and gradients: full sequences, full logits, autograd."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from jqlight.objective import Coefficients
-from jqlight.policy import Continuation, Policy, PolicyConfig
+from jqlight.policy import Continuation, Group, Policy, PolicyConfig
 
 PROMPT = [5, 17, 40, 8, 23, 60, 11, 12]
 CONTINUATIONS = [
@@ -21,9 +19,11 @@ CONTINUATIONS = [
     Continuation([33], [4, 6], [30, 1]),
     Continuation([50, 4], [], [20, 21, 1]),  # the second one again
 ]
-SCORE = torch.tensor([0.7, -1.3, 0.4, 0.9, -0.2, 1.1, 0.3], dtype=torch.float64)
-PATHWISE = torch.tensor([1.2, 0.5, 0.8, -0.6, 0.1, 0.4, 0.9], dtype=torch.float64)
-COEFFICIENTS = Coefficients(SCORE, PATHWISE)
+COEFFICIENTS = Coefficients(
+    torch.tensor([0.7, -1.3, 0.4, 0.9, -0.2, 1.1, 0.3], dtype=torch.float64),
+    torch.tensor([1.2, 0.5, 0.8, -0.6, 0.1, 0.4, 0.9], dtype=torch.float64),
+)
+SCALE = 0.5
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Outcome:
     grads: dict[str, Tensor]
 
 
-def naive(model: PreTrainedModel, coefficients: Coefficients = COEFFICIENTS, scale: float = 0.5) -> Outcome:
+def naive(model: PreTrainedModel, coefficients: Coefficients = COEFFICIENTS) -> Outcome:
     """Every sequence alone, unpadded, all logits, log-softmax in float64, sums written out."""
     model.zero_grad()
     rationale, answer = [], []
@@ -47,17 +47,30 @@ def naive(model: PreTrainedModel, coefficients: Coefficients = COEFFICIENTS, sca
         rationale.append(picked[:split].sum())
         answer.append(picked[split + len(one.forced_ids) :].sum())
     z, y = torch.stack(rationale), torch.stack(answer)
-    (-scale * (coefficients.score * z + coefficients.pathwise * y).sum()).backward()
+    (-SCALE * (coefficients.score * z + coefficients.pathwise * y).sum()).backward()
     return Outcome(z.detach(), y.detach(), gradients(model))
 
 
-def grouped(policy: Policy, coefficients: Coefficients = COEFFICIENTS, scale: float = 0.5) -> Outcome:
-    """The same through :class:`Group`."""
+def grouped(policy: Policy, coefficients: Coefficients = COEFFICIENTS) -> Outcome:
+    """The same through :class:`Group`: log-weights first, then the gradient, as an estimator does."""
     policy.model.zero_grad()
-    group = policy.group(PROMPT, CONTINUATIONS)
+    group = make_group(policy)
     z, y = group.log_rationale(), group.log_answer()
-    group.backward(coefficients, scale)
+    group.backward(coefficients, SCALE)
     return Outcome(z, y, gradients(policy.model))
+
+
+def make_group(policy: Policy) -> Group:
+    """The group that all these tests look at."""
+    return policy.group(PROMPT, CONTINUATIONS)
+
+
+def load(path: str, dtype: torch.dtype = torch.float64, **fields: object) -> Policy:
+    """A loaded policy in ``dtype``; ``fields`` are those of PolicyConfig."""
+    policy = Policy(PolicyConfig(path, **fields))
+    policy.load()
+    policy.model.to(dtype)
+    return policy
 
 
 def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -70,16 +83,3 @@ def relative_error(got: dict[str, Tensor], want: dict[str, Tensor]) -> float:
     assert got.keys() == want.keys()
     difference = sum(float((got[n] - want[n]).square().sum()) for n in want) ** 0.5
     return difference / sum(float(want[n].square().sum()) for n in want) ** 0.5
-
-
-@pytest.fixture
-def load(request: pytest.FixtureRequest) -> Callable[..., Policy]:
-    """Function (fixture name of a tiny model, dtype, config fields) -> a loaded policy."""
-
-    def make(name: str, dtype: torch.dtype = torch.float64, **fields: object) -> Policy:
-        policy = Policy(PolicyConfig(request.getfixturevalue(name), **fields))
-        policy.load()
-        policy.model.to(dtype)
-        return policy
-
-    return make
