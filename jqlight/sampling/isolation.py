@@ -33,17 +33,17 @@ def preserved_rng() -> Iterator[None]:
 
 @contextmanager
 def preserved_environ(kept_prefix: str, temporary: Mapping[str, str]) -> Iterator[None]:
-    """``os.environ`` with ``temporary`` added inside the block; afterwards as before, but for ``kept_prefix*``."""
+    """``os.environ`` with ``temporary`` added inside the block; afterwards as before, but for new ``kept_prefix*``."""
     before = dict(os.environ)
     os.environ.update(temporary)
     try:
         yield
     finally:
-        for name in [name for name in os.environ if not name.startswith(kept_prefix)]:
-            if name not in before:
-                del os.environ[name]
-            elif os.environ[name] != before[name]:
+        for name in list(os.environ):
+            if name in before:
                 os.environ[name] = before[name]
+            elif name in temporary or not name.startswith(kept_prefix):
+                del os.environ[name]
 
 
 @contextmanager
@@ -59,23 +59,13 @@ def preserved_threads() -> Iterator[None]:
 
 
 @contextmanager
-def quiet_logger(name: str) -> Iterator[None]:
-    """Only errors from the logger ``name`` inside the block."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """No warnings and nothing on the stderr file descriptor inside the block.
+def quiet() -> Iterator[None]:
+    """No warnings, no log records below errors and nothing on the stderr file descriptor inside the block.
 
     What native code wrote there is replayed if the block raises.
     """
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # a library that configures logging anew would undo a logger's level
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as captured, warnings.catch_warnings():
@@ -86,6 +76,7 @@ def quiet_stderr() -> Iterator[None]:
             yield
             failed = False
         finally:
+            logging.disable(disabled)
             sys.stderr.flush()
             os.dup2(stderr, 2)
             os.close(stderr)

@@ -11,22 +11,31 @@ from transformers import AutoConfig
 
 from jqlight.errors import EngineError
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
-from jqlight.sampling.isolation import preserved_environ, preserved_rng, preserved_threads, quiet_logger, quiet_stderr
+from jqlight.sampling.isolation import preserved_environ, preserved_rng, preserved_threads, quiet
 from jqlight.sampling.memory import kv_cache_bytes
 
 # The engine must run in this process (weights are handed over in memory) and tell nobody about it.
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
 # One torch.compile in vLLM's log-prob code escapes enforce_eager and costs 2 to 12 s on the first call on a CPU.
 NO_COMPILATION = {"TORCHDYNAMO_DISABLE": "1"}
+LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
 # Verified against vLLM 0.32: the only seed that matters is each request's own.
 ENGINE_SEED = 0
 
 
 @contextmanager
 def _guarded(compiles: bool) -> Iterator[None]:
-    """A block in which vLLM may be imported and started without leaving traces in the process."""
+    """A block in which vLLM may be imported and started without leaving traces in the process.
+
+    It is silent unless the user has set ``VLLM_LOGGING_LEVEL``.
+    """
     os.environ.update(ENVIRONMENT)
-    with preserved_environ("VLLM_", {} if compiles else NO_COMPILATION), preserved_rng(), preserved_threads():
+    temporary = {} if compiles else dict(NO_COMPILATION)
+    silent = LOGGING_LEVEL not in os.environ
+    if silent:
+        temporary[LOGGING_LEVEL] = "WARNING"
+    noise = quiet() if silent else nullcontext()
+    with preserved_environ("VLLM_", temporary), preserved_rng(), preserved_threads(), noise:
         yield
 
 
@@ -156,21 +165,16 @@ class VLLMEngine:
 
 
 def _start(options: dict[str, Any]) -> tuple[Any, Any]:
-    """A running ``vllm.LLM`` and the class ``vllm.SamplingParams``; silent unless VLLM_LOGGING_LEVEL is set."""
-    silent = "VLLM_LOGGING_LEVEL" not in os.environ
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    with quiet_stderr() if silent else nullcontext():
-        from vllm import LLM, SamplingParams
+    """A running ``vllm.LLM`` and the class ``vllm.SamplingParams``."""
+    from vllm import LLM, SamplingParams
 
-        try:
-            with quiet_logger("vllm") if silent else nullcontext():
-                return LLM(**options), SamplingParams
-        except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
-            reason = str(error).strip() or type(error).__name__
-            raise EngineError(
-                f"sampler.engine: vllm does not start on {options['model']}: {reason}; "
-                "set sampler.engine: transformers, or sampler.memory_gib if it is a matter of memory"
-            ) from error
+    try:
+        return LLM(**options), SamplingParams
+    except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
+        raise EngineError(
+            f"sampler.engine: vllm does not start on {options['model']}: {str(error) or type(error).__name__}; "
+            "set sampler.engine: transformers, or sampler.memory_gib if it is a matter of memory"
+        ) from error
 
 
 def _completion(output: Any) -> Completion:
