@@ -11,12 +11,13 @@ import yaml
 from rich.console import Console
 
 from jqlight.errors import ConfigError
-from jqlight.sweep.command import point_command, shown
+from jqlight.sweep.command import point_command, shown, stages
 from jqlight.sweep.file import Sweep, read_sweep
 from jqlight.sweep.folder import SweepFolder, recorded_settings
 from jqlight.sweep.launchers import Command, Launcher, LocalLauncher
 from jqlight.sweep.runner import Run, Runner, Status, prepare
 from jqlight.sweep.view import LiveView, PlainView, count_line, point_table, report_failures
+from jqlight.tracking.upload import reason, store_errors
 
 if TYPE_CHECKING:
     from jqlight.sweep.parent import ParentRun
@@ -97,7 +98,8 @@ def _dry_run(console: Console, sweep: Sweep, folder: SweepFolder) -> None:
         f"\n{len(sweep.points)} points, experiment {sweep.experiment}, folder {folder.path}\n", highlight=False
     )
     for point in sweep.points:
-        console.print(shown(sweep, point, folder.point(point)), markup=False, highlight=False, soft_wrap=True)
+        for line in shown(sweep, point, folder.point(point)):
+            _say(console, line)
 
 
 def _run(
@@ -121,6 +123,8 @@ def _run(
     _say(console, f"sweep {sweep.name}: {count_line(runs)}")
     if any(run.status not in (Status.FINISHED, Status.KEPT) for run in runs):
         _say(console, f"to run what is missing: {again}")
+    if any(run.status in (Status.FINISHED, Status.KEPT) for run in runs):
+        _compare(console, parent, folder)
     if runner.stopped_by is not None:
         return _SIGNAL_EXIT + runner.stopped_by
     return int(any(run.status is Status.FAILED for run in runs))
@@ -134,10 +138,29 @@ def _commands(sweep: Sweep, parent: "ParentRun", options: argparse.Namespace) ->
 
     def command(run: Run) -> Command:
         run.folder.begin(recorded_settings(sweep, run.point))
-        environment = parent.environment()
-        return point_command(sweep, run.point, run.folder, resumes=run.resumes, tracking=environment, threads=threads)
+        words = stages(sweep, run.point, run.folder, resumes=run.resumes)[run.stages[0]]
+        return point_command(words, run.folder, parent.environment(), threads)
 
     return command
+
+
+def _compare(console: Console, parent: "ParentRun", folder: SweepFolder) -> None:
+    """Show how the points compare; what can go wrong here is not the sweep's failure."""
+    from jqlight.commands.compare import log_report, present
+    from jqlight.tracking.report import read_report
+    from jqlight.tracking.runs import get_parent, open_store
+
+    client = open_store(parent.store)
+    try:
+        report = read_report(client, parent.store, parents=[get_parent(client, parent.run_id)])
+    except ConfigError as error:
+        _say(console, f"no comparison: {error}")
+        return
+    except store_errors() as error:
+        _say(console, f"no comparison: MLflow at {parent.store} cannot be read ({reason(error)})")
+        return
+    present(console, report, folder.path / "comparison")
+    log_report(report, parent.run_id, folder.path / "comparison")
 
 
 def _launcher(options: argparse.Namespace, lock: int) -> Launcher:

@@ -15,6 +15,7 @@
       - {estimator: PAFT, q: 0.0}
     include:                            # further points, outside the grid; a list means one point per value
       - {estimator: GRPO, seed: [0, 1, 2]}
+    test: true                          # then score the best checkpoint on the test split
     published:                          # numbers to print beside ours, see jqlight.tracking.published
 """
 
@@ -33,7 +34,19 @@ from yaml import YAMLError
 from jqlight.errors import ConfigError
 from jqlight.sweep.keys import BASE, WITHOUT_Q, arguments, canonical, canonical_value, in_order, point_name
 
-_KEYS = ("base", "experiment", "name", "description", "overrides", "grid", "points", "include", "exclude", "published")
+_KEYS = (
+    "base",
+    "experiment",
+    "name",
+    "description",
+    "overrides",
+    "grid",
+    "points",
+    "include",
+    "exclude",
+    "test",
+    "published",
+)
 
 Settings = dict[str, Any]
 
@@ -61,6 +74,8 @@ class Sweep:
     points: tuple[Point, ...]
     overrides: Settings = field(default_factory=dict)
     """Canonical settings of every point; a point's own settings win."""
+    test: bool = False
+    """Whether each point ends with ``jqlight test`` of its best checkpoint."""
     published: Mapping[str, Any] | None = None
     """The file's ``published`` section as it stands."""
 
@@ -110,6 +125,7 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, nam
         experiment=str(content.get("experiment") or path.stem),
         points=_named(points),
         overrides=shared,
+        test=_test(content.get("test", False), path),
         published=content.get("published"),
     )
 
@@ -124,6 +140,12 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"sweep file {path}: given a list, allowed is a mapping with {', '.join(_KEYS)}")
     return {str(key): value for key, value in content.items()}
+
+
+def _test(given: Any, path: Path) -> bool:
+    if not isinstance(given, bool):
+        raise ConfigError(f"{path}: test: given {given!r}, allowed is true or false")
+    return given
 
 
 def _base(content: Mapping[str, Any], points: list[Settings], path: Path) -> tuple[Path, ...]:

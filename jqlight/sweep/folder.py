@@ -3,9 +3,9 @@
 ::
 
     runs/<sweep>/sweep.json             parent MLflow run
-    runs/<sweep>/<point>/point.json     settings that the point was started with
+    runs/<sweep>/<point>/point.json     settings that the point was started with, stages that are done
     runs/<sweep>/<point>/output.log     everything that `jqlight fit` printed
-    runs/<sweep>/<point>/finished.json  written after the point's process ended with exit code 0
+    runs/<sweep>/<point>/finished.json  written after the point's last stage ended with exit code 0
     runs/<sweep>/<point>/...            what `jqlight fit` itself writes: metrics.jsonl, checkpoints/last.ckpt
 """
 
@@ -17,6 +17,8 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from jqlight.errors import ConfigError
 from jqlight.sweep.file import Point, Sweep
@@ -73,7 +75,25 @@ class PointFolder:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Make the folder and note what the point is started with."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "point.json", {"settings": settings})
+        write_json(self.path / "point.json", {"settings": settings, "done": self.done()})
+
+    def done(self) -> list[str]:
+        """Stages of the point that ended with exit code 0."""
+        return list((read_json(self.path / "point.json") or {}).get("done", []))
+
+    def add_done(self, stage: str) -> None:
+        """Note that ``stage`` ended with exit code 0, so that a later sweep begins with the next one."""
+        noted = read_json(self.path / "point.json") or {}
+        write_json(self.path / "point.json", {**noted, "done": [*noted.get("done", []), stage]})
+
+    def max_steps(self) -> int | None:
+        """Optimizer steps of the whole run, from the config that ``jqlight fit`` resolved; None while unknown."""
+        try:
+            config = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        steps = ((config or {}).get("trainer") or {}).get("max_steps", -1)
+        return steps if isinstance(steps, int) and steps > 0 else None
 
     def finish(self, **facts: Any) -> None:
         """Mark the point as finished, so that no later sweep repeats it."""

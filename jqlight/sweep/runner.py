@@ -42,6 +42,8 @@ class Run:
     status: Status
     resumes: bool
     """Goes on from its last checkpoint."""
+    stages: list[str]
+    """What is still to run, the first of them now or next: ``fit``, then ``test`` where the sweep asks for it."""
     progress: Progress = field(init=False)
     max_steps: int | None = None
     job: Job | None = None
@@ -98,7 +100,8 @@ def prepare(sweep: Sweep, folder: SweepFolder, resume: bool) -> list[Run]:
                 )
             lying.check(recorded_settings(sweep, point))
         status = Status.KEPT if state is State.FINISHED else Status.WAITING
-        runs.append(Run(point, lying, status, resumes=state is State.UNFINISHED))
+        stages = [stage for stage in (("fit", "test") if sweep.test else ("fit",)) if stage not in lying.done()]
+        runs.append(Run(point, lying, status, resumes=state is State.UNFINISHED, stages=stages))
     return runs
 
 
@@ -108,7 +111,7 @@ class Runner:
     Args:
         runs: from :func:`prepare`; their fields are brought up to date while they run.
         launcher: where they run.
-        command: the command of a run; called just before it starts.
+        command: the command of a run's next stage; called just before it starts.
         jobs: how many run side by side.
 
     Attributes:
@@ -160,12 +163,19 @@ class Runner:
         assert run.job is not None
         code = run.job.poll()
         run.progress.update()
+        run.max_steps = run.max_steps or run.folder.max_steps()
         if code is None:
             return
         run.exit_code, run.seconds = code, time.monotonic() - run.started
         # A process that was asked to stop may end with 0 halfway: its point is not finished.
-        run.status = Status.FINISHED if code == 0 and not self._stopping else otherwise
-        if run.status is Status.FINISHED:
+        if code != 0 or self._stopping:
+            run.status = otherwise
+        else:
+            run.folder.add_done(run.stages.pop(0))
+            if run.stages:
+                run.job = self._launcher.start(self._command(run))
+                return
+            run.status = Status.FINISHED
             run.folder.finish(exit_code=code, seconds=round(run.seconds, 1), step=run.progress.step)
         self._view.changed(run)
 

@@ -4,7 +4,7 @@ Nothing here reads a run's folder or checkpoints, so a comparison works as long 
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +23,13 @@ SWEEP_FILE = "sweep.yaml"
 """Artifact of a sweep's parent run: the sweep file as it was run."""
 
 _PAGE = 1000
+_READERS = 4
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed")
 
 Curve = list[tuple[int, float]]
 """(step, value), ordered by step, one value a step."""
+Keys = Callable[[Iterable[str]], list[str]]
+"""Chooses among a run's metric keys."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,16 @@ def open_store(uri: str, *, must_exist: bool = False) -> MlflowClient:
 
 
 def find_parents(client: MlflowClient, experiment: str) -> list[Run]:
-    """The sweeps of an experiment, newest first.
+    """The sweeps of an experiment, newest first; of sweeps with one name, the newest. Empty when it holds none.
 
     Raises:
-        ConfigError: the store has no such experiment, or it holds no sweep.
+        ConfigError: the store has no such experiment.
     """
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        names = ", ".join(sorted(entry.name for entry in client.search_experiments())) or "none"
-        raise ConfigError(f"--experiment: given {experiment}, the store has {names}")
-    parents = list(client.search_runs([found.experiment_id], f"tags.`{SWEEP_TAG}` != ''", max_results=_PAGE))
-    if not parents:
-        raise ConfigError(f"--experiment: {experiment} holds no sweep; start one with jqlight sweep FILE")
-    return parents
+    found = client.search_runs([_experiment_id(client, experiment)], f"tags.`{SWEEP_TAG}` != ''", max_results=_PAGE)
+    newest: dict[str, Run] = {}
+    for run in found:  # MLflow's order is newest first
+        newest.setdefault(run.data.tags[SWEEP_TAG], run)
+    return list(newest.values())
 
 
 def get_parent(client: MlflowClient, run_id: str) -> Run:
@@ -111,21 +111,33 @@ def get_parent(client: MlflowClient, run_id: str) -> Run:
         raise ConfigError(f"--parent: given {run_id}, the store has no such run") from error
 
 
-def child_records(client: MlflowClient, parents: Iterable[Run], metrics: Iterable[str]) -> list[RunRecord]:
-    """The points of sweeps, with the curves of ``metrics``; of a point that was run again, the newest run.
+def child_records(client: MlflowClient, parents: Iterable[Run], keys: Keys) -> list[RunRecord]:
+    """The points of sweeps; of a point that was run again, the newest run.
 
     Args:
         client: of the store.
         parents: the sweeps' parent runs.
-        metrics: keys whose history is read.
+        keys: of a run's metrics, those whose history is read.
     """
-    children = [run for parent in parents for run in _children(client, parent)]
     newest: dict[tuple[str, str], Run] = {}
-    for run in sorted(children, key=lambda run: run.info.start_time):
-        newest[run.data.tags[PARENT_TAG], run.info.run_name or run.info.run_id] = run
-    wanted = list(metrics)
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda run: record(client, run, wanted), newest.values()))
+    for parent in parents:
+        query = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'"
+        for run in sorted(_search(client, parent.info.experiment_id, query), key=lambda run: run.info.start_time):
+            newest[parent.info.run_id, run.info.run_name or run.info.run_id] = run
+    return _records(client, list(newest.values()), keys)
+
+
+def single_records(client: MlflowClient, experiment: str, keys: Keys) -> list[RunRecord]:
+    """The runs of an experiment that belong to no sweep.
+
+    Raises:
+        ConfigError: the store has no such experiment, or it has no such run.
+    """
+    runs = _search(client, _experiment_id(client, experiment), "")
+    alone = [run for run in runs if not {PARENT_TAG, SWEEP_TAG} & set(run.data.tags)]
+    if not alone:
+        raise ConfigError(f"--experiment: {experiment} holds no runs; start some with jqlight sweep or jqlight fit")
+    return _records(client, alone, keys)
 
 
 def record(client: MlflowClient, run: Run, metrics: Iterable[str]) -> RunRecord:
@@ -150,16 +162,24 @@ def record(client: MlflowClient, run: Run, metrics: Iterable[str]) -> RunRecord:
     )
 
 
-def _children(client: MlflowClient, parent: Run) -> list[Run]:
+def _records(client: MlflowClient, runs: list[Run], keys: Keys) -> list[RunRecord]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda run: record(client, run, keys(run.data.metrics)), runs))
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        names = ", ".join(sorted(entry.name for entry in client.search_experiments())) or "none"
+        raise ConfigError(f"--experiment: given {name}, the store has {names}")
+    return str(found.experiment_id)
+
+
+def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
     found: list[Run] = []
     token: str | None = None
     while token is None or token:
-        page = client.search_runs(
-            [parent.info.experiment_id],
-            f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'",
-            max_results=_PAGE,
-            page_token=token,
-        )
+        page = client.search_runs([experiment_id], query, max_results=_PAGE, page_token=token)
         found += page
         token = page.token or ""
     return found

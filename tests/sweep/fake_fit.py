@@ -1,7 +1,8 @@
 """A stand-in for ``python -m jqlight``: takes the command line of ``fit``, trains nothing, and is over in a moment.
 
 It writes what the runner looks at (metrics.jsonl, checkpoints/last.ckpt) and obeys a few settings of its own:
-``--fake.steps N``, ``--fake.seconds S`` per step, ``--fake.fail_at STEP`` (once: a resumed run goes on), ``--fake.crash``.
+``--fake.steps N``, ``--fake.seconds S`` per step, ``--fake.fail_at STEP`` (once: a resumed run goes on),
+``--fake.crash``, ``--fake.fail_test`` (the first ``test`` fails).
 """
 
 import json
@@ -12,15 +13,19 @@ from pathlib import Path
 
 
 def main(argv: list[str]) -> int:
-    assert argv[0] == "fit", argv
+    assert argv[0] in ("fit", "test"), argv
     options = {key.removeprefix("--"): value for key, value in zip(argv[1::2], argv[2::2], strict=True)}
     folder = Path(options["run_dir"])
     checkpoint = folder / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    first = int(Path(options["ckpt_path"]).read_text()) if "ckpt_path" in options else 0
+    first = int(Path(options["ckpt_path"]).read_text()) if argv[0] == "fit" and "ckpt_path" in options else 0
     with (folder / "calls.jsonl").open("a") as calls:
         calls.write(json.dumps({"argv": argv, "first": first, "env": dict(os.environ), "pid": os.getpid()}) + "\n")
     print(f"fake fit from step {first}")
+    (folder / "config.yaml").write_text(f"trainer:\n  max_steps: {options.get('fake.steps', 3)}\n")
+    if argv[0] == "test":
+        tests = (folder / "calls.jsonl").read_text().count('["test"')
+        return int("fake.fail_test" in options and tests == 1)
     if "fake.crash" in options:
         print("progress 1\rprogress 2\rprogress 3")
         print("jqlight fit: model.q: given 7, allowed is a number from 0 to 1", file=sys.stderr)

@@ -130,10 +130,10 @@ def test_mistakes_are_named(tmp_path, write_sweep, text, message):
 
 
 def test_axis_given_on_the_command_line_is_refused(write_sweep):
-    with pytest.raises(ConfigError, match="--model.q is an axis"):
+    with pytest.raises(ConfigError, match=r"--model\.q is an axis"):
         read_sweep(write_sweep("grid: {q: [0]}\n"), {"model.q": 1})
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="none.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file"):
         read_sweep(tmp_path / "none.yaml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jqlight.errors import ConfigError
-from jqlight.sweep.command import point_command
+from jqlight.sweep.command import point_command, stages
 from jqlight.sweep.file import read_sweep
 from jqlight.sweep.folder import State, SweepFolder, recorded_settings
 from jqlight.sweep.launchers import LocalLauncher
@@ -38,10 +38,8 @@ def go(path, *, resume=False, jobs=1, overrides=None, threads=None, devices=()):
 
         def command(run):
             run.folder.begin(recorded_settings(sweep, run.point))
-            environment = {"JQLIGHT_PARENT_RUN_ID": "p"}
-            return point_command(
-                sweep, run.point, run.folder, resumes=run.resumes, tracking=environment, threads=threads
-            )
+            words = stages(sweep, run.point, run.folder, resumes=run.resumes)[run.stages[0]]
+            return point_command(words, run.folder, {"JQLIGHT_PARENT_RUN_ID": "p"}, threads)
 
         events = Events()
         Runner(runs, LocalLauncher(lock, devices), command, jobs).run(events)
@@ -89,8 +87,20 @@ def test_resume_runs_what_is_missing_goes_on_from_checkpoints_and_repeats_nothin
     first, second = calls(runs[1])
     assert (first["first"], second["first"]) == (0, 2)
     assert second["argv"][-2:] == ["--ckpt_path", str(runs[1].folder.checkpoint)]
+    assert "--ckpt_path" not in first["argv"]
     steps = [json.loads(line)["step"] for line in runs[1].folder.metrics.read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 4]
+
+
+def test_test_stage_follows_fit_and_only_it_is_run_again_when_it_failed(fake_fit, write_sweep):
+    path = write_sweep("test: true\noverrides: {fake.fail_test: once}\ngrid: {seed: [0]}\n")
+    (run,), _ = go(path)
+    assert run.status is Status.FAILED
+    assert [call["argv"][0] for call in calls(run)] == ["fit", "test"]
+    (run,), _ = go(path, resume=True)
+    assert run.status is Status.FINISHED
+    assert [call["argv"][0] for call in calls(run)] == ["fit", "test", "test"]
+    assert calls(run)[-1]["argv"][-2:] == ["--ckpt_path", "best"]
 
 
 def test_point_that_was_added_is_run_by_resume(fake_fit, write_sweep):
@@ -138,7 +148,7 @@ def test_sweep_is_locked_while_one_of_its_points_lives_on(fake_fit, write_sweep)
     lock = folder.lock()
     (run,) = prepare(sweep, folder, False)
     run.folder.begin(recorded_settings(sweep, run.point))
-    command = point_command(sweep, run.point, run.folder, resumes=False, tracking={}, threads=None)
+    command = point_command(stages(sweep, run.point, run.folder, resumes=False)["fit"], run.folder, {}, None)
     job = LocalLauncher(lock).start(command)
     os.close(lock)  # as when the sweep's process is killed
     with pytest.raises(ConfigError, match="still running here"):
