@@ -1,0 +1,60 @@
+"""A clean screen: switches off the notices of libraries that say nothing about the user's run."""
+
+import logging
+import os
+import warnings
+
+_ENVIRONMENT = {
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CONFIGURE_LOGGING": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+_WARNINGS = (
+    # Lightning, about settings that are right here: loaders are sharded and shuffled by the benchmarks themselves.
+    r"The '?\w+'? ?(dataloader)? ?does not have many workers",
+    r"Starting from v1\.9\.0",
+    r"Checkpoint directory .* exists and is not empty",
+    r"Trying to infer the `batch_size`",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r".*`LightningCLI`'s args parameter is intended",
+    r"LightningCLI's args parameter is intended",
+    r"The number of training batches \(\d+\) is smaller than the logging interval",
+    r"You are trying to `self\.log\(\)` but the `self\.trainer` reference",
+    r"Found \d+ module\(s\) in eval mode",
+    r".*`GARL\.configure_optimizers` will be overridden",
+)
+
+
+def settle() -> None:
+    """Quieten the libraries below jqlight, before they are imported; ``JQLIGHT_DEBUG=1`` leaves them as they are."""
+    if os.environ.get("JQLIGHT_DEBUG"):
+        return
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for pattern in _WARNINGS:
+        warnings.filterwarnings("ignore", message=pattern)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    log = logging.getLogger("jqlight")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("jqlight: %(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+
+
+def settle_imported() -> None:
+    """Quieten what sets its own level when it is imported, and transformers' bars (downloads keep theirs)."""
+    if os.environ.get("JQLIGHT_DEBUG"):
+        return
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

