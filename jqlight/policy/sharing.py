@@ -12,7 +12,7 @@ from jqlight.policy.forward import Network, Route
 
 log = logging.getLogger(__name__)
 
-_CHECK_TOKENS = 64  # of the longest row: enough to see a difference, small beside the group itself
+_CHECK_TOKENS = 64  # at the end of the longest row, where positions and windows differ most; few logits
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}  # root mean square, nats
 _HALF_TOLERANCE = 0.1  # bfloat16 and float16 differ by about 0.03 between kernels on trained models
 _HEAD_SETTINGS = {"final_logit_softcapping": None, "logit_scale": None, "logits_scaling": 1, "lm_head_multiplier": 1}
@@ -21,14 +21,15 @@ _HEAD_SETTINGS = {"final_logit_softcapping": None, "logit_scale": None, "logits_
 def why_not_shared(model: PreTrainedModel) -> str | None:
     """What in the architecture keeps continuations from using a prompt's plain key-value cache; None if nothing."""
     config = model.config.get_text_config(decoder=True)
-    others = sorted(set(getattr(config, "layer_types", None) or []) - {"full_attention"})
-    if others:
-        return f"layers of type {', '.join(others)}"
-    for name in ("sliding_window", "attention_chunk_size"):
-        if getattr(config, name, None) is not None and getattr(config, "use_sliding_window", True):
-            return f"{name} = {getattr(config, name)}"
     if getattr(model, "_is_stateful", False):
         return "a recurrent state"
+    types = getattr(config, "layer_types", None)
+    others = sorted(set(types or []) - {"full_attention"})
+    if others:
+        return f"layers of type {', '.join(others)}"
+    for name in () if types else ("sliding_window", "attention_chunk_size"):
+        if getattr(config, name, None) is not None:
+            return f"{name} = {getattr(config, name)}"
     return None
 
 
@@ -47,14 +48,16 @@ def why_not_compact(model: PreTrainedModel) -> str | None:
 def choose_route(model: PreTrainedModel, prompt_ids: Sequence[int], rows: Rows, *, share: bool) -> Route | None:
     """The fastest route whose log-probabilities agree with the plain model on this group; logs one line per refusal.
 
-    The reference is the model's own logits over the whole sequence of the longest row (at most its first 64 tokens).
+    The reference is the model's own logits at the last 64 tokens of the longest row; all before them is its prompt.
     None when the group is too short to tell: one token behind the prompt says nothing about a cache.
     """
     longest = max(range(len(rows.lengths)), key=lambda row: rows.lengths[row], default=0)
     if not rows.lengths or rows.lengths[longest] < 2:
         return None
-    tokens = rows.tokens[longest : longest + 1, : min(rows.lengths[longest], _CHECK_TOKENS)]
-    ids = torch.tensor(list(prompt_ids), dtype=torch.long, device=tokens.device)
+    row = rows.tokens[longest, : rows.lengths[longest]]
+    split = max(0, len(row) - _CHECK_TOKENS)
+    ids = torch.cat([torch.tensor(list(prompt_ids), dtype=torch.long, device=row.device), row[:split]])
+    tokens = row[None, split:]
     reasons = why_not_shared(model) if share else "policy.share_prompt = false", why_not_compact(model)
     if reasons[0] and share:
         log.warning("Prompts are not shared by their rollouts: the model has %s.", reasons[0])
