@@ -1,0 +1,65 @@
+"""Numbers as reports and models write them."""
+
+import pytest
+
+from jqlight.metrics.numbers import numbers_in, whole_number
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "decimals", "percent", "scale"),
+    [
+        ("12", 12, 0, False, 1),
+        ("1,234,567.80", 1234567.8, 2, False, 1),
+        (".33%", 0.33, 2, True, 1),
+        ("12.5 %", 12.5, 1, True, 1),
+        ("-0.5%", -0.5, 1, True, 1),
+        ("–3", -3, 0, False, 1),
+        ("- 3", -3, 0, False, 1),
+        ("(4.2)", -4.2, 1, False, 1),
+        ("( 4.2 )", -4.2, 1, False, 1),
+        ("(12.5%)", -12.5, 1, True, 1),
+        ("$ 3,300.5 million", 3300.5, 1, False, 1e6),
+        ("$-5", -5, 0, False, 1),
+        ("-$5", -5, 0, False, 1),
+        ("€ 7 Billion", 7, 0, False, 1e9),
+        ("-4 ( 4 )", -4, 0, False, 1),
+        ("12% ( 12 % )", 12, 0, True, 1),
+        ("1.5e3", 1500, -2, False, 1),
+        ("7.", 7, 0, False, 1),
+        ("  7  ", 7, 0, False, 1),
+    ],
+)
+def test_one_number(text, value, decimals, percent, scale):
+    number = whole_number(text)
+    assert number is not None
+    assert (number.value, number.decimals, number.percent, number.scale) == (value, decimals, percent, scale)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "seven", "7 apples", "x7", "7 8", "10-12", "1.2.3", "--", "$", "%", "(", "1" * 400]
+)
+def test_not_one_number(text):
+    assert whole_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("10-12", [10, 12]),
+        ("from 2019 to 2020 , -3.5% ( 3.5 % ) of $ 7", [2019, 2020, -3.5, 7]),
+        ("4 ( 5 )", [4, -5]),
+        ("4 ( 4 )", [4, -4]),  # no minus and no percent sign before: two numbers
+        ("1,2,3", [1, 2, 3]),
+        ("12,34", [12, 34]),
+        ("company 2019s 3rd", [2019, 3]),
+        ("9" * 400 + "9e999", []),
+    ],
+)
+def test_all_numbers_in_a_text(text, values):
+    found = [number.value for number in numbers_in(text)]
+    assert found == values if values else all(value < 1e101 for value in found)
+
+
+def test_literal_applies_percent_and_scale():
+    assert numbers_in("12.5%")[0].literal == 0.125
+    assert numbers_in("3 million")[0].literal == 3e6
