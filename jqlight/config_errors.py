@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from jqlight.errors import ConfigError, JQLightError
-from jqlight.settings import Given, chosen_class, config_files, given_settings, known_keys
+from jqlight.settings import ROOTS, Given, chosen_class, config_files, given_settings, known_keys
 
 RUN_KEYS = ("seed_everything", "run_name", "run_dir", "experiment_name", "ckpt_path", "config", "print_config", "help")
 """Top-level settings that are no section."""
@@ -35,7 +35,7 @@ def check_files(arguments: Sequence[str]) -> None:
     """
     for path in config_files(arguments):
         if not path.is_file():
-            near = difflib.get_close_matches(path.name, _siblings(path), n=1)
+            near = difflib.get_close_matches(path.name, _siblings(path), n=1, cutoff=0.75)
             hint = f"; did you mean {path.parent / near[0]}?" if near else "; conf/ holds those that come with jqlight"
             raise ConfigError(f"config: {path} does not exist{hint}")
         try:
@@ -66,10 +66,18 @@ def check_keys(arguments: Sequence[str], trainer: type) -> None:
     known = _known(settings, trainer)
     for given in settings:
         section = given.key.split(".")[0]
-        if section in OPEN_SECTIONS or (section in ("model", "data") and not _is_ours(section, settings)):
+        if section in OPEN_SECTIONS or (section in ROOTS and not _is_ours(section, settings)):
+            continue
+        if section in ROOTS and _outdated(given, section, settings):
             continue
         if not _exists(given.key, known):
             raise ConfigError(_unknown(given, known))
+
+
+def _outdated(given: Given, section: str, settings: Sequence[Given]) -> bool:
+    """Whether another class was chosen after ``given``: a setting that only the earlier one has is dropped."""
+    choices = [g for g in settings if g.key in (section, f"{section}.class_path")]
+    return bool(choices) and given.where != choices[-1].where and settings.index(given) < settings.index(choices[-1])
 
 
 def _is_ours(section: str, settings: Sequence[Given]) -> bool:
@@ -101,15 +109,17 @@ def _exists(key: str, known: dict[str, bool]) -> bool:
 
 def _unknown(given: Given, known: Iterable[str]) -> str:
     parent = given.key.rpartition(".")[0]
-    near = difflib.get_close_matches(given.key, known, n=1, cutoff=0.75)
-    siblings = sorted(k for k in known if k.rpartition(".")[0] == parent and not k.endswith((".class_path", ".help")))
+    same_depth = [key for key in known if not given.key.startswith(f"{key}.")]
+    near = difflib.get_close_matches(given.key, same_depth, n=1, cutoff=0.75)
+    hidden = ("h", "help", "print_config", "class_path")
+    siblings = sorted(k for k in known if k.rpartition(".")[0] == parent and k.rpartition(".")[2] not in hidden)
     if near:
         allowed = f"did you mean {near[0]}?"
     elif siblings and len(siblings) <= 20:
         allowed = f"allowed are {', '.join(siblings)}"
     else:
         allowed = "`jqlight fit --help` lists the settings"
-    return f"{given.key}: no such setting (given {shown(given.value)} in {given.source}); {allowed}"
+    return f"{given.key}: no such setting (given {shown(given.value)} {given.where}); {allowed}"
 
 
 def explain(message: str, arguments: Sequence[str]) -> str:
@@ -119,18 +129,29 @@ def explain(message: str, arguments: Sequence[str]) -> str:
     if unrecognized := re.search(r"unrecognized arguments: --?([^\s=]+)", text):
         key = unrecognized[1]
         return f"{_full(key, settings)}: no such setting; `jqlight fit --help` lists them"
+    if text.startswith("unrecognized arguments:"):
+        return f"{text.partition(': ')[2]}: not understood; settings are given as --key value"
+    if empty := re.search(r"argument --?([^\s:]+): expected .*argument", text):
+        return f"{empty[1]}: given without a value"
     if unknown := re.search(r"[Oo]ption '([^']+)' (?:is not accepted)?|does not accept option '([^']+)'", text):
         leaf = unknown[1] or unknown[2]
         key = _full(leaf, settings)
         return f"{key}: no such setting{_given_where(key, settings)}"
     if missing := re.search(r"arguments are required: (.+)", text):
-        keys = ", ".join(part.strip() for part in missing[1].split(","))
-        return f"{keys}: not given, but required; add it to the config or as --{keys.split(',')[0]} VALUE"
+        return _missing_sentence([part.strip() for part in missing[1].split(",")])
     if module := re.search(r"Problem with given class_path '([^']+)':\s*(.+)", text):
         return _class_sentence(text, settings, f"class {module[1]} cannot be loaded: {module[2].strip().rstrip('.')}")
     if found := re.search(r'Parser key "([^"]+)":\s*(.*)', text, re.DOTALL):
         return _value_sentence(found[1], found[2], settings)
     return " ".join(text.split())
+
+
+def _missing_sentence(keys: Sequence[str]) -> str:
+    if set(keys) & {"model", "data"}:
+        names = " and ".join(sorted(keys, reverse=True))
+        return f"{names}: not given; give --config FILE (conf/ holds those that come with jqlight)"
+    key = keys[0] if keys[0].split(".")[0] in ("model", "data") else f"model.{keys[0]}"
+    return f"{key}: not given, but required; add it to the config or give --{key} VALUE"
 
 
 def _value_sentence(leaf: str, details: str, settings: Sequence[Given]) -> str:
@@ -140,9 +161,11 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[Given]) -> str:
     expected = re.findall(r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]*\])", details)
     if "jqlight.objective.Commitment" in details:
         expected.append("a schedule or Splice (class_path and init_args)")
-    allowed = " or ".join(dict.fromkeys(filter(None, map(_type_name, expected))))
-    given = _last(key, settings)
+    allowed = " or ".join(dict.fromkeys(filter(None, map(_type_name, dict.fromkeys(expected)))))
+    given = _last([key], settings)
     value = given.value if given else _given_value(details)
+    if "Unable to load config" in details:
+        return f"{key}: given {shown(value)}, allowed are its own settings, as in --{key}.KEY VALUE"
     if not allowed:
         return f"{key}: given {shown(value)}; {' '.join(details.split())}"
     return f"{key}: given {shown(value)}, allowed is {allowed}"
@@ -151,7 +174,7 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[Given]) -> str:
 def _class_sentence(text: str, settings: Sequence[Given], problem: str) -> str:
     found = re.search(r'Parser key "([^"]+)"', text)
     key = _full(found[1], settings) if found else "model"
-    given = _last(f"{key}.class_path", settings) or _last(key, settings)
+    given = _last((f"{key}.class_path", key), settings)
     value = shown(given.value) if given else "nothing"
     names = class_names(key)
     if not names:
@@ -171,7 +194,7 @@ def class_names(section: str) -> list[str]:
 
 def _type_name(text: str) -> str:
     if text.startswith("typing.Literal["):
-        return " or ".join(part.strip(" '\"") for part in text[len("typing.Literal[") : -1].split(","))
+        return ", ".join(part.strip(" '\"") for part in text[len("typing.Literal[") : -1].split(","))
     return _TYPES.get(text, re.sub(r"^<class '(.+)'>$", r"\1", text))
 
 
@@ -187,13 +210,13 @@ def _full(leaf: str, settings: Sequence[Given]) -> str:
     return matching[-1] if matching else leaf
 
 
-def _last(key: str, settings: Sequence[Given]) -> Given | None:
-    return next((given for given in reversed(settings) if given.key == key), None)
+def _last(keys: Sequence[str], settings: Sequence[Given]) -> Given | None:
+    return next((given for given in reversed(settings) if given.key in keys), None)
 
 
 def _given_where(key: str, settings: Sequence[Given]) -> str:
-    given = _last(key, settings)
-    return f" (given {shown(given.value)} in {given.source})" if given else ""
+    given = _last([key], settings)
+    return f" (given {shown(given.value)} {given.where})" if given else ""
 
 
 def shown(value: Any) -> str:

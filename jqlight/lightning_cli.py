@@ -14,6 +14,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from jqlight import config_errors, quiet, results, settings
 from jqlight.errors import ConfigError, JQLightError
@@ -34,18 +35,16 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 
+class Refusal(SystemExit):
+    """A parser's message. Not an Exception: a parser would take a nested one's for one more type that did not fit."""
+
+
 class Parser(LightningArgumentParser):
-    """A parser whose mistakes are ConfigErrors of one sentence.
-
-    Attributes:
-        arguments: what is being parsed; the sentences look up there what was given.
-    """
-
-    arguments: Sequence[str] = ()
+    """A parser that raises its message instead of printing a usage and exiting."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raise the sentence for ``message`` instead of printing a usage."""
-        raise ConfigError(config_errors.explain(message, self.arguments)) from ex
+        """Raise Refusal with ``message``."""
+        raise Refusal(message) from ex
 
 
 class RunCLI(LightningCLI):
@@ -88,12 +87,10 @@ class RunCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without Lightning's warning about ``sys.argv``."""
-        assert isinstance(parser, Parser)
-        parser.arguments = args
         try:
             self.config = parser.parse_args(args)
-        except JQLightError:
-            raise
+        except Refusal as refusal:
+            raise ConfigError(config_errors.explain(str(refusal), args)) from refusal
         except Exception as error:
             if (sentence := config_errors.interpolation(error)) is None:
                 raise
@@ -126,7 +123,10 @@ class RunCLI(LightningCLI):
         if settings.get("logger") in (None, True) and not settings.get("fast_dev_run"):
             settings["logger"] = RunLogger(self.run_folder.path, experiment_name=config.experiment_name)
         settings["callbacks"] = self._callbacks(settings)
-        return self._instantiate_trainer(settings, [])
+        try:
+            return self._instantiate_trainer(settings, [])
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise ConfigError(f"trainer: {error}") from error
 
     def _default_name(self) -> str:
         """The last config file's name; for a run's own ``config.yaml`` its folder's; else of model and data."""
@@ -143,7 +143,8 @@ class RunCLI(LightningCLI):
             validates = settings.get("limit_val_batches") != 0
             callbacks.append(checkpoint_callback(self.run_folder.checkpoints, self.model, validates=validates))
         if settings.get("enable_progress_bar") is not False and not _has(callbacks, ProgressBar):
-            callbacks.append(Console())
+            title = results.start_line(self.verb, self.run_folder, self.model, self.datamodule)
+            callbacks.append(Console(title))
         return callbacks
 
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
@@ -198,8 +199,6 @@ def with_run_config(arguments: list[str]) -> list[str]:
 def run(cli: RunCLI) -> int:
     """Train or evaluate what ``cli`` has built, then print the results; 130 when the user interrupts."""
     trainer, folder = cli.trainer, cli.run_folder
-    if trainer.is_global_zero:
-        print(results.start_line(cli.verb, folder, cli.model, cli.datamodule), flush=True)
     checkpoint = str(folder.checkpoint) if folder.checkpoint else None
     try:
         extra = {"verbose": False} if cli.verb in ("validate", "test") else {}

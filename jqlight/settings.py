@@ -23,8 +23,8 @@ class Given:
     key: str
     """Dotted, without the words ``init_args``: ``model.policy.dtype``."""
     value: Any
-    source: str
-    """The config file's path, or "command line"."""
+    where: str
+    """``in <the config file>`` or ``on the command line``."""
 
 
 def config_files(arguments: Sequence[str]) -> list[Path]:
@@ -39,7 +39,7 @@ def _options(arguments: Sequence[str]) -> Iterator[Given]:
             name, equals, value = word.lstrip("-").partition("=")
             if not equals and position + 1 < len(words):
                 value = words[position + 1]
-            yield Given(short(name), value, "command line")
+            yield Given(short(name), value, "on the command line")
 
 
 def short(key: str) -> str:
@@ -53,7 +53,7 @@ def given_settings(arguments: Sequence[str]) -> list[Given]:
     for path in config_files(arguments):
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
         if isinstance(content, Mapping):
-            settings += [Given(key, value, str(path)) for key, value in _leaves(content)]
+            settings += [Given(key, value, f"in {path}") for key, value in _leaves(content)]
     return settings + [given for given in _options(arguments) if given.key not in ("config", "c")]
 
 

@@ -21,10 +21,15 @@ _SHOWN = (
 
 
 class Console(ProgressBar):
-    """Progress in one line: step, success, last maj@k, log-probability gap, seconds a step, time left."""
+    """Progress in one line: step, success, last maj@k, log-probability gap, seconds a step, time left.
 
-    def __init__(self) -> None:
+    Args:
+        title: first line, printed once the data have been read, before model and engine start.
+    """
+
+    def __init__(self, title: str = "") -> None:
         super().__init__()
+        self._title = title
         self._live = sys.stdout.isatty()
         self._enabled = True
         self._began = self._printed = self._batch_began = self._training_seconds = 0.0
@@ -53,6 +58,8 @@ class Console(ProgressBar):
         """End the start-up phase in which the data were read."""
         super().setup(trainer, pl_module, stage)
         phases.mark("data")
+        if self._title:
+            self._say(self._title)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how long the start took."""

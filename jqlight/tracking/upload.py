@@ -100,7 +100,11 @@ class Uploader:
             run_name=record["run_name"],
             tags=record.get("tags"),
         )
-        self.journal.update(run_id=run.info.run_id, uploaded={"tags": record.get("tags", {}), "status": "RUNNING"})
+        self.journal.update(
+            run_id=run.info.run_id,
+            experiment_id=run.info.experiment_id,
+            uploaded={"tags": record.get("tags", {}), "status": "RUNNING"},
+        )
         self._checked = True
         return str(run.info.run_id)
 

@@ -1,0 +1,1 @@
+"""Commands that are not Lightning's: one module each, with ``main(argv) -> exit code``."""
