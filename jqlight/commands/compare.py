@@ -9,7 +9,10 @@ from rich.console import Console
 from jqlight.errors import JQLightError
 from jqlight.tracking.report import NOTES, Report, read_report
 from jqlight.tracking.runs import find_parents, get_parent, open_store, store_uri
+from jqlight.tracking.tables import TextTable
 from jqlight.tracking.upload import log, reason, store_errors
+
+_UNLIMITED = 1000
 
 
 def main(argv: list[str]) -> int:
@@ -43,13 +46,22 @@ def main(argv: list[str]) -> int:
 def present(console: Console, report: Report, folder: Path) -> None:
     """Print the tables and write the report to ``folder``."""
     tables = report.tables()
-    console.print(tables["summary"].rich())
+    _print(console, tables["summary"])
     for note in NOTES:
         console.print(note, style="dim", highlight=False)
     if "published" in tables:
         console.print(f"\nBeside published numbers, in percent ({report.source}):", highlight=False)
-        console.print(tables["published"].rich())
+        _print(console, tables["published"])
     console.print(f"\nreport: {report.write(folder)}", highlight=False, soft_wrap=True)
+
+
+def _print(console: Console, table: TextTable) -> None:
+    if not console.is_terminal:  # a pipe has no width: everything is shown there
+        Console(file=console.file, width=_UNLIMITED).print(table.rich(_UNLIMITED))
+        return
+    console.print(table.rich(console.width))
+    if hidden := table.headings[table.fitting(console.width) :]:
+        console.print(f"not shown for lack of room: {', '.join(hidden)}", style="dim", highlight=False)
 
 
 def log_report(report: Report, run_id: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from jqlight.tracking.compare import THRESHOLD, TIMES, WINDOW, Comparison, Row
 
@@ -19,6 +20,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vPX"
 _DASHES = ("-", "--", "-.", ":")
 _WIDTH, _PANEL, _DPI = 9.0, 3.4, 110
+_SHIFT = 0.015
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def _against_q(column: str, label: str) -> Panel:
             own = [row for row in shown if row.setting.estimator == estimator]
             for row in (row for row in own if not row.setting.q):
                 _level(axes, row, column, colour, dash)
-            placed = [(row, _place(row, commitments)) for row in own if row.setting.q]
+            # Side by side, where two estimators have the same q.
+            shift = _SHIFT * (list(styles).index(estimator) - (len(styles) - 1) / 2)
+            placed = [(row, _place(row, commitments) + shift) for row in own if row.setting.q]
             _points(axes, placed, column, (colour, marker, dash), estimator)
         ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
         beyond = [_beyond(number) for number in range(len(commitments))]
@@ -186,7 +190,7 @@ def _curves(key: str, label: str, *, escape: bool = False, scale: str = "linear"
             escaped = row.spread("escape")
             if escape and escaped.mean is not None:
                 at = min(range(len(steps)), key=lambda i: abs(steps[i] - escaped.mean))
-                axes.plot(steps[at], means[at], "v", color=colour, markersize=11, markeredgecolor="black")
+                axes.plot(steps[at], means[at], "v", color=colour, markersize=9, markeredgecolor="black")
         axes.set(xlabel="optimizer step", ylabel=label)
         if scale != "linear":
             axes.set_yscale(scale, linthresh=1e-12)
@@ -222,21 +226,23 @@ def _minutes(axes: Axes, rows: Sequence[Row]) -> bool:
 
 def _tokens(axes: Axes, rows: Sequence[Row]) -> bool:
     shown = [(row.setting.method, row.spread("tokens")) for row in rows if row.spread("tokens").n]
-    means = [(spread.mean or 0.0) / 1e6 for _, spread in shown]
-    errors = [(spread.deviation or 0.0) / 1e6 for _, spread in shown]
+    means = [spread.mean or 0.0 for _, spread in shown]
+    errors = [spread.deviation or 0.0 for _, spread in shown]
     axes.barh([name for name, _ in shown], means, xerr=errors, color=_COLOURS[-2], edgecolor="white", capsize=3)
     axes.invert_yaxis()
-    axes.set(xlabel="thinking tokens sampled per run (millions)")
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.set(xlabel="thinking tokens sampled per run")
     return bool(shown)
 
 
 def _styles() -> "cycle[tuple[str, str, str]]":
-    """Colour, marker and dash pattern, a new combination each time."""
+    """Colour, marker and dash pattern, a new combination each time: 7 colours, then again with others."""
     count = len(_COLOURS)
-    combinations = [
-        (_COLOURS[i % count], _MARKERS[i % count], _DASHES[(i // count + i) % len(_DASHES)]) for i in range(4 * count)
-    ]
-    return cycle(combinations)
+    return cycle(
+        (_COLOURS[i % count], _MARKERS[(i + turn) % count], _DASHES[(i + 2 * turn) % len(_DASHES)])
+        for i in range(4 * count)
+        for turn in [i // count]
+    )
 
 
 def _png(figure: Figure) -> bytes:

@@ -3,6 +3,7 @@
 Nothing here reads a run's folder or checkpoints, so a comparison works as long as the store does.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,8 @@ def open_store(uri: str, *, must_exist: bool = False) -> MlflowClient:
         ConfigError: ``must_exist`` and there is no such sqlite file.
     """
     quick_timeouts()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     file = Path(uri.removeprefix("sqlite:///"))
     if must_exist and uri.startswith("sqlite:///") and not file.exists():
         raise ConfigError(f"--store: there is no MLflow store at {file}; give --store or set MLFLOW_TRACKING_URI")

@@ -18,14 +18,21 @@ class TextTable:
     rows: list[list[str]]
     names: int = 1
 
-    def rich(self) -> Table:
-        """The table for a terminal."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for number, heading in enumerate(self.headings):
-            table.add_column(heading, justify="left" if number < self.names else "right")
+    def rich(self, width: int) -> Table:
+        """The table for a terminal ``width`` characters wide: the columns that fit, from the left."""
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        shown = self.fitting(width)
+        for number, heading in enumerate(self.headings[:shown]):
+            table.add_column(heading, justify="left" if number < self.names else "right", no_wrap=True)
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(escape, row[:shown]))
         return table
+
+    def fitting(self, width: int) -> int:
+        """How many columns fit into ``width`` characters; the names and one number are always shown."""
+        widths = [max(len(row[number]) for row in [self.headings, *self.rows]) for number in range(len(self.headings))]
+        fits = [number for number in range(1, len(widths) + 1) if sum(widths[:number]) + 2 * (number - 1) <= width]
+        return max([self.names + 1, *fits])
 
     def markdown(self) -> str:
         """The table for a document."""
@@ -34,20 +41,23 @@ class TextTable:
 
 
 def summary_table(comparison: Comparison) -> TextTable:
-    """One row per setting: mean ± standard deviation over seeds. Columns that no run has anything for are left out."""
+    """One row per setting: mean ± standard deviation over seeds. Columns that no run has anything for are left out.
+
+    The columns come in the order of their importance, since a terminal shows those that fit.
+    """
     k = comparison.k or "k"
     columns = [
         (f"maj@{k}", "maj", 3),
-        (f"exact maj@{k}", "exact_maj", 3),
-        ("pass@1", "pass_1", 3),
-        (f"pass@{k}", "pass_k", 3),
-        ("best at step", "best_step", 0),
         (f"test maj@{k}", "test_maj", 3),
-        ("test pass@1", "test_pass_1", 3),
-        (f"test pass@{k}", "test_pass_k", 3),
+        (f"exact maj@{k}", "exact_maj", 3),
         ("escape step", "escape", 0),
-        ("success", "success", 2),
         ("log success", "log_success", 1),
+        ("pass@1", "pass_1", 3),
+        ("test pass@1", "test_pass_1", 3),
+        (f"pass@{k}", "pass_k", 3),
+        (f"test pass@{k}", "test_pass_k", 3),
+        ("best at step", "best_step", 0),
+        ("success", "success", 2),
         ("minutes", "minutes", 1),
     ]
     columns = [column for column in columns if any(row.spread(column[1]).n for row in comparison.rows)]
@@ -101,12 +111,12 @@ def spread_text(spread: Spread, digits: int) -> str:
     if spread.mean is None:
         return "–"
     deviation = "" if spread.deviation is None else f" ± {spread.deviation:.{digits}f}"
-    return f"{spread.mean:.{digits}f}{deviation}"
+    return f"{number(spread.mean, digits)}{deviation}"
 
 
 def number(value: float | None, digits: int) -> str:
-    """``value`` with so many digits; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """``value`` with so many digits, and without the sign of a zero; a dash for None."""
+    return "–" if value is None else f"{value:z.{digits}f}"
 
 
 def _cell(row: Row, column: str, digits: int) -> str:

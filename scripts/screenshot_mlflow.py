@@ -1,0 +1,123 @@
+"""Picture of MLflow's own comparison page on the runs of a sweep, with headless Chromium.
+
+    python scripts/screenshot_mlflow.py --experiment quickstart_q --out docs/images/mlflow_compare.png
+
+Starts an MLflow server on the store, opens the page as a browser does, and stops the server again.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jqlight.tracking.runs import child_records, find_parents, open_store, store_uri
+
+SERVER_SECONDS = 120
+PAGE_MILLISECONDS = 30_000
+"""Time that the page believes to have passed before the picture is taken."""
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+
+
+@contextmanager
+def serve(store: str, artifacts: Path) -> Iterator[str]:
+    """URL of an MLflow server on ``store`` that runs inside the ``with`` block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
+    command += ["--artifacts-destination", str(artifacts), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with tempfile.TemporaryFile() as output:
+        server = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait(server, url, output)
+            yield url
+        finally:
+            stop(server)
+
+
+def stop(server: "subprocess.Popen[bytes]") -> None:
+    """End a server and its workers."""
+    if server.poll() is None:
+        os.killpg(server.pid, 15)
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, 9)
+            server.wait()
+
+
+def comparison_page(url: str, experiment_id: str, run_ids: list[str]) -> str:
+    """Address of MLflow's comparison page on these runs."""
+    quoted = [urllib.parse.quote(json.dumps(ids)) for ids in (run_ids, [experiment_id])]
+    return f"{url}/#/compare-runs?runs={quoted[0]}&experiments={quoted[1]}"
+
+
+def open_page(address: str, *, picture: Path | None = None, size: str = "1900,1200") -> str:
+    """The page's HTML as the browser ends up with it; also saves a picture of it."""
+    browser = find_chromium()
+    if browser is None:
+        raise SystemExit("no Chromium found; install it (Debian: apt-get install chromium)")
+    what = f"--screenshot={picture.absolute()}" if picture else "--dump-dom"
+    with tempfile.TemporaryDirectory() as profile:
+        command = [browser, *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}"]
+        command += [f"--virtual-time-budget={PAGE_MILLISECONDS}", what, address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+def find_chromium() -> str | None:
+    """Path of a Chromium or Chrome; None if there is none."""
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+
+
+def main() -> None:
+    """Take the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", help="sqlite file or URI (default: runs/mlflow.db)")
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    store = store_uri(options.store)
+    client = open_store(store, must_exist=True)
+    parents = find_parents(client, options.experiment)
+    run_ids = [record.run_id for record in child_records(client, parents, lambda keys: [])]
+    experiment = client.get_experiment_by_name(options.experiment)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with serve(store, Path("runs") / "mlartifacts") as url:
+        open_page(comparison_page(url, experiment.experiment_id, run_ids), picture=options.out)
+    print(options.out)
+
+
+def _wait(server: "subprocess.Popen[bytes]", url: str, output: object) -> None:
+    end = time.monotonic() + SERVER_SECONDS
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
+    output.seek(0)
+    raise SystemExit(f"the MLflow server did not start:\n{output.read().decode(errors='replace')[-2000:]}")
+
+
+if __name__ == "__main__":
+    main()
