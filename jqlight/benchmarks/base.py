@@ -194,7 +194,7 @@ class Benchmark(LightningDataModule):
         """Batches of test examples."""
         return self.test_dataloader()
 
-    def transfer_batch_to_device(self, batch: list[Example], device: torch.device, dataloader_idx: int) -> list[Example]:
+    def transfer_batch_to_device(self, batch: list, device: torch.device, dataloader_idx: int) -> list:
         """The batch as it is: examples are token ids in lists, and only the policy makes tensors of them."""
         return batch
 

@@ -80,8 +80,9 @@ def linearise_table(table: Sequence[Sequence[str]]) -> str:
     if len(table) < 2:
         return "\n".join(" | ".join(cell for cell in row if cell) for row in table)
     header, *rows = table
-    lines = [] if not header or not header[0] else [header[0]]
+    lines = [cell for cell in header[:1] if cell]
     for row in rows:
-        cells = [f"{name}: {cell}" if name else cell for name, cell in zip(header[1:], row[1:]) if cell]
+        names = [*header[1:], *[""] * len(row)]
+        cells = [f"{name}: {cell}" if name else cell for name, cell in zip(names, row[1:]) if cell]
         lines.append(" | ".join([*row[:1], *cells]))
     return "\n".join(lines)
