@@ -208,11 +208,16 @@ def quiet_trainer(**settings: object) -> Trainer:
 
 
 def fit(
-    estimator: Estimator, batches: list[list[Example]], script: Iterable[list[list[Rollout]]], **trainer: object
+    estimator: Estimator,
+    batches: list[list[Example]],
+    script: Iterable[list[list[Rollout]]],
+    *,
+    dtype: torch.dtype = torch.float64,
+    **trainer: object,
 ) -> Tensor:
-    """The gradient of each optimizer step of ``Trainer.fit``, (steps, parameters), in float64 with frozen weights."""
+    """The gradient of each optimizer step of ``Trainer.fit``, (steps, parameters), with frozen weights."""
     estimator.policy.load()
-    estimator.policy.model.double()
+    estimator.policy.model.to(dtype)
     estimator.sampler = Enumeration(script)
     recorder = Recorder(estimator.policy)
     estimator.configure_optimizers = lambda: recorder
