@@ -5,5 +5,6 @@ from jqlight.benchmarks.finqa import FinQA
 from jqlight.benchmarks.hotpotqa import HotpotQA
 from jqlight.benchmarks.loading import HubSource, Record, Split
 from jqlight.benchmarks.musique import MuSiQue
+from jqlight.benchmarks.twohop import TwoHop
 
-__all__ = ["Benchmark", "Example", "FinQA", "HotpotQA", "HubSource", "Item", "MuSiQue", "Record", "Split"]
+__all__ = ["Benchmark", "Example", "FinQA", "HotpotQA", "HubSource", "Item", "MuSiQue", "Record", "Split", "TwoHop"]

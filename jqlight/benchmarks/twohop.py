@@ -10,20 +10,27 @@ pair occurs once, so there is exactly one answer.
 
 The questions are a fixed data set, like a file: question number i of a split is the same for every seed and size.
 A chain belongs to one split alone, decided by its hash; one split, ``base``, is what the bundled model was trained on.
+That model writes the chain, ``</think>`` and ``ans e12``, while the gold answer is ``[[ [[ : e12 : ]] ]]``, in tokens
+that it never saw in use: a cold start.
 """
 
-import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.loading import Record, Split, stable_hash
+from jqlight.errors import ConfigError
 
 ENTITIES: tuple[str, ...] = tuple(f"e{i}" for i in range(30))
 RELATIONS: tuple[str, ...] = tuple(f"r{i}" for i in range(5))
 
-Split = Literal["base", "train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("base", "train", "validation", "test")
+Source = Literal["base", "train", "validation", "test"]
+SOURCES: tuple[Source, ...] = ("base", "train", "validation", "test")
+MOST_QUESTIONS = 100_000
+"""Questions that a split can give: each has a chain of its own, and there are about 152,000 chains a split."""
 Fact = tuple[str, str, str]
 
 
@@ -62,22 +69,21 @@ def draw(rng: random.Random) -> Question:
     return Question(tuple(facts), chain)
 
 
-def split_of(question: Question) -> Split:
+def source_of(question: Question) -> Source:
     """The one split that a question's chain belongs to; the other facts and their order do not matter."""
-    digest = hashlib.blake2b(question.rationale.encode(), digest_size=8).digest()
-    return SPLITS[int.from_bytes(digest, "big") % len(SPLITS)]
+    return SOURCES[stable_hash("twohop", question.rationale) % len(SOURCES)]
 
 
-def stream(split: Split, seed: int = 0) -> Iterator[Question]:
+def stream(source: Source) -> Iterator[Question]:
     """Questions of one split without end; a chain may come again with other facts around it."""
-    rng = random.Random(f"twohop {split} {seed}")
+    rng = random.Random(f"twohop {source}")
     while True:
         question = draw(rng)
-        if split_of(question) == split:
+        if source_of(question) == source:
             yield question
 
 
-def questions(split: Split, size: int) -> list[Question]:
+def questions(source: Source, size: int) -> list[Question]:
     """The first ``size`` questions of a split, no two with the same chain."""
     seen: set[tuple[Fact, Fact]] = set()
 
@@ -86,4 +92,87 @@ def questions(split: Split, size: int) -> list[Question]:
         seen.add(question.chain)
         return not known
 
-    return list(islice(filter(unseen, stream(split)), size))
+    return list(islice(filter(unseen, stream(source)), size))
+
+
+def with_noise(answers: list[str], share: float) -> list[str]:
+    """The answers with ``round(share * len(answers))`` of them replaced by another entity.
+
+    Which ones, and by what, depends on the position alone: a larger share replaces the same ones and more.
+    """
+    order = sorted(range(len(answers)), key=lambda i: stable_hash("twohop noise", i))
+    noisy = list(answers)
+    for i in order[: round(share * len(answers))]:
+        wrong = [entity for entity in ENTITIES if entity != answers[i]]
+        noisy[i] = wrong[stable_hash("twohop wrong", i) % len(wrong)]
+    return noisy
+
+
+class TwoHop(Benchmark):
+    """The bundled benchmark: generated questions over two facts; no file and no network.
+
+    Made for the bundled model (``policy.name_or_path: twohop``) with ``thinking: {start: "", end: "</think>",
+    separator: ""}``. There is one scenario, the cold one, as the model knows no instructions.
+
+    Args:
+        answer_format: the gold answer, ``{answer}`` standing for the entity. Its length sets how cold the start is, and
+            with that the smallest q that escapes; ``ans {answer}`` is the model's own format.
+        label_noise: share of the training answers that are replaced by a wrong entity, in [0, 1].
+        **kwargs: see :class:`Benchmark`; sizes are numbers up to 100,000, and ``path`` is not taken.
+
+    Raises:
+        ConfigError: a setting out of its range, or an ``answer_format`` that the tokenizer cannot write.
+    """
+
+    sizes: ClassVar[Mapping[Split, int]] = {"train": 4096, "validation": 64, "test": 128}
+
+    def __init__(
+        self, answer_format: str = "[[ [[ : {answer} : ]] ]]", label_noise: float = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if answer_format.count("{answer}") != 1:
+            raise ConfigError(
+                f"data.answer_format: given '{answer_format}', allowed is a text with {{answer}} in it once"
+            )
+        if not 0 <= label_noise <= 1:
+            raise ConfigError(f"data.label_noise: given {label_noise}, allowed is a share from 0 to 1")
+        if self.path is not None:
+            raise ConfigError(f"data.path: given '{self.path}', but TwoHop generates its questions; leave it out")
+        if self.scenario != "cold":
+            raise ConfigError(
+                "data.scenario: given 'warm', but TwoHop has the cold start alone; for a warm one set "
+                "data.answer_format to the bundled model's own, 'ans {answer}'"
+            )
+        for split, size in self.asked.items():
+            if size == "all" or (size or 0) > MOST_QUESTIONS:
+                raise ConfigError(
+                    f"data.{split}_size: given {size!r}, allowed is 1 to {MOST_QUESTIONS}, as questions are generated"
+                )
+        self.answer_format = answer_format
+        self.label_noise = label_noise
+
+    def read(self, split: Split) -> Iterable[Record]:
+        """As many questions as the split is to have, each with its id, text, rationale and answer.
+
+        Raises:
+            ConfigError: the tokenizer has no token for a word of ``answer_format``.
+        """
+        unknown = self.token_format.tokenizer.unk_token_id
+        if unknown is not None and unknown in self.token_format.encode_target(self._gold(ENTITIES[0])):
+            raise ConfigError(
+                f"data.answer_format: given '{self.answer_format}', but the model's tokenizer does not know all of its "
+                "words; the bundled model's words for this use are [[ ]] : ans"
+            )
+        drawn = questions(split, int(self.asked[split] or self.sizes[split]))
+        answers = with_noise([q.answer for q in drawn], self.label_noise if split == "train" else 0.0)
+        for number, (question, answer) in enumerate(zip(drawn, answers, strict=True)):
+            name = f"{split}-{number}"
+            fields = {"id": name, "question": question.text, "rationale": question.rationale, "answer": answer}
+            yield Record(fields, f"TwoHop question {name}")
+
+    def item(self, record: Record) -> Item:
+        """The question as it is, and its answer in ``answer_format``."""
+        return Item(record.text("question"), self._gold(record.text("answer")))
+
+    def _gold(self, entity: str) -> str:
+        return self.answer_format.replace("{answer}", entity)
