@@ -1,0 +1,117 @@
+import re
+import shutil
+
+import mlflow
+import pytest
+from synthetic_runs import Fake, log_sweep
+
+from jqlight.commands.compare import main
+from jqlight.errors import ConfigError
+from jqlight.tracking.report import read_report
+from jqlight.tracking.runs import get_parent
+
+SWEEP_FILE = """
+base: <b>.yaml
+published:
+  source: a paper & more
+  rows: [{benchmark: TwoHop, scenario: cold, estimator: GARL, q: 0.75, maj_at_16: 38.3}]
+"""
+RUNS = [Fake("GARL", "0.75", seed) for seed in (0, 1)] + [Fake("GARL", "splice(0.05)"), Fake("GRPO", middle=None)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    parent = log_sweep(client, RUNS, sweep_file=SWEEP_FILE, artifacts=(folder / "artifacts").as_uri())
+    return folder, client, parent
+
+
+@pytest.fixture(scope="module")
+def report(store):
+    folder, client, parent = store
+    return read_report(client, f"sqlite:///{folder}/mlflow.db", parents=[get_parent(client, parent)])
+
+
+def test_report_is_one_page_that_needs_no_network(report):
+    page = report.html()
+    assert not re.findall(r"https?://|<script|<link|@import|url\(", page)
+    sources = re.findall(r'<img alt="[^"]+" src="([^"]{30})', page)
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
+    assert page.count("<table>") == page.count("</table>") == 3
+
+
+def test_report_says_what_its_numbers_are(report):
+    page = report.html()
+    assert "running mean of train/success over 5 steps reaches 0.1" in page
+    assert "a paper &amp; more" in page
+    assert "made_up" in page
+    assert all(outcome.record.run_id in page for row in report.comparison.rows for outcome in row.outcomes)
+
+
+def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(report, monkeypatch):
+    from jqlight.tracking import figures
+
+    drawn = []
+    png = figures._png
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or png(figure))
+    names = [picture.name for picture in figures.pictures(report.comparison)]
+    assert names == ["q", "validation", "cold_start", "cost"]
+    axes = [axes for figure in drawn for axes in figure.axes]
+    assert all(panel.get_xlabel() for panel in axes)
+    labels = {panel.get_ylabel() for panel in axes}
+    assert {"validation maj@16 (share)", "mean log P(answer) (nats)"} <= labels
+    assert "training time per run (minutes)" in {panel.get_xlabel() for panel in axes}
+    curves = [line for line in drawn[1].axes[0].get_lines() if not line.get_label().startswith("_")]
+    assert len({(line.get_marker(), line.get_linestyle()) for line in curves}) == len(curves) == 3
+
+
+def test_escape_marks_stand_on_the_curve_at_the_escape_step(report, monkeypatch):
+    from jqlight.tracking import figures
+
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(report.comparison)
+    marks = [line for line in drawn[2].axes[0].get_lines() if line.get_marker() == "v" and len(line.get_xdata()) == 1]
+    escaped = [row for row in report.comparison.rows if row.spread("escape").n]
+    assert [line.get_xdata()[0] for line in marks] == [round(row.spread("escape").mean) for row in escaped]
+    assert len(marks) == 2  # GRPO never escapes
+
+
+def test_q_figure_places_numbers_commitments_and_methods_without_q(report, monkeypatch):
+    from jqlight.tracking import figures
+
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(report.comparison)
+    panel = drawn[0].axes[0]
+    ticks = {label.get_text(): place for label, place in zip(panel.get_xticklabels(), panel.get_xticks())}
+    assert ticks["0.75"] == 0.75
+    assert ticks["splice(0.05)"] > 1
+    assert {"GARL", "GRPO (no q)"} == set(panel.get_legend_handles_labels()[1])
+
+
+def test_compare_needs_neither_run_folders_nor_checkpoints_nor_artifacts(store, tmp_path, capsys, monkeypatch):
+    folder, _, parent = store
+    copy = tmp_path / "elsewhere.db"
+    shutil.copy(folder / "mlflow.db", copy)
+    shutil.rmtree(folder / "artifacts")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--parent", parent, "--store", str(copy), "--out", "out"]) == 0
+    output = capsys.readouterr().out
+    assert "GARL q=0.75" in output
+    assert "published" not in output  # the sweep file was an artifact
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"report.html", "summary.md", "runs.md", "q.png", "validation.png", "cold_start.png", "cost.png"}
+
+
+def test_runs_without_any_metric_make_a_report_without_figures(tmp_path):
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("fresh", artifact_location=tmp_path.as_uri())
+    parent = client.create_run(experiment, run_name="s", tags={"jqlight.sweep": "s"})
+    with pytest.raises(ConfigError, match="sweep s: no point has started yet"):
+        read_report(client, "here", parents=[parent])
+    client.create_run(experiment, run_name="p", tags={"mlflow.parentRunId": parent.info.run_id, "estimator": "GARL"})
+    page = read_report(client, "here", parents=[parent]).html()
+    assert "nothing to draw yet" in page
