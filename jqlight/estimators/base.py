@@ -69,6 +69,7 @@ class Estimator(EvaluationMixin, LightningModule, ABC):
         self.policy = Policy(policy)
         self.sampler_config = sampler
         self.sampler: Sampler | None = None
+        self.evaluator = None
         self.rollouts, self.samples, self.max_grad_norm, self.seed = rollouts, samples, max_grad_norm, seed
         self.monitor = EscapeMonitor()
         self._seconds: dict[str, float] = {}
@@ -211,6 +212,7 @@ class Estimator(EvaluationMixin, LightningModule, ABC):
         values["train/truncated"] = sum(r.truncated for r in everything) / len(everything)
         values |= {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
         values = distributed.mean(values, self.device)
+        values["train/dead_groups"] *= distributed.world_size()  # a count
         peaks = {"train/max_amplified_advantage": max_amplified_advantage(coefficients), "train/logprob_gap": gap}
         values |= distributed.largest(peaks, self.device)
         values["train/grad_norm"] = norm

@@ -1,0 +1,58 @@
+"""One process of a fit on one or two ranks: python ranks_worker.py MODEL DEVICES FOLDER.
+
+The first step gives rank 0 three of four prompts, the second two of four; two prompts are hopeless, so that the ranks
+run different numbers of backward passes. Writes FOLDER/DEVICES-RANK.pt.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from enumeration import World, fit
+from lightning import Callback, Trainer
+from torch import Tensor
+
+from jqlight.benchmarks import Example
+from jqlight.estimators import GARL
+from jqlight.policy import Group
+from jqlight.sampling import Rollout
+
+SHARES = (3, 2)
+HOPELESS = {"question 1", "question 3"}
+
+
+class Doomed(GARL):
+    """GARL on a model that gives some gold answers no probability at all."""
+
+    def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+        log_w = super().signal(example, rollouts, group)
+        return torch.full_like(log_w, -torch.inf) if example.id in HOPELESS else log_w
+
+
+class Last(Callback):
+    """Metrics of the last step."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def main(path: str, devices: int, folder: str) -> None:
+    # Lightning starts the second process with the same arguments and this variable.
+    rank = int(os.environ.get("LOCAL_RANK", 0))
+    worlds = [World(path, id=f"question {i}", prompt_ids=(2, 1, 2, 0)[: i + 1]) for i in range(4)]
+    samples = [[world.rationales[(i + m) % 5] for m in range(3)] for i, world in enumerate(worlds)]
+    own = [range(4) if devices == 1 else range(n) if rank == 0 else range(n, 4) for n in SHARES]
+    last = Last()
+    settings = {} if devices == 1 else {"strategy": "ddp", "use_distributed_sampler": False}
+    estimator = Doomed(**worlds[0].settings(), q=0.75, rollouts=3)
+    batches = [[worlds[i].example for i in indices] for indices in own]
+    script = [[samples[i] for i in indices] for indices in own]
+    gradients = fit(estimator, batches, script, devices=devices, callbacks=[last], **settings)
+    kept = {name: value for name, value in last.metrics.items() if name.startswith("train/")}
+    torch.save({"gradients": gradients, "metrics": kept}, Path(folder) / f"{devices}-{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

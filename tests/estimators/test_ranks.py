@@ -1,0 +1,29 @@
+"""One rank or two: the same gradient on both, and the same metrics."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = Path(__file__).parent / "ranks_worker.py"
+
+
+def run(path: str, devices: int, folder: Path) -> list[dict]:
+    environment = {**os.environ, "PYTHONPATH": str(WORKER.parent.parent), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, str(WORKER), path, str(devices), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"{devices}-{rank}.pt") for rank in range(devices)]
+
+
+def test_two_ranks_compute_what_one_does(three_token_gpt2: str, tmp_path: Path) -> None:
+    (alone,) = run(three_token_gpt2, 1, tmp_path)
+    assert alone["metrics"]["train/dead_groups"] == 2
+    for rank in run(three_token_gpt2, 2, tmp_path):
+        for step in range(2):
+            gap = (rank["gradients"][step] - alone["gradients"][step]).norm() / alone["gradients"][step].norm()
+            assert gap.item() < 1e-10
+        assert rank["metrics"] == pytest.approx(alone["metrics"], rel=1e-5, abs=1e-12)
