@@ -15,10 +15,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from jqlight import config_errors, quiet, results, settings
 from jqlight.errors import ConfigError, JQLightError
-from jqlight.tracking.callbacks import SaveConfig, checkpoint_callback
+from jqlight.tracking.callbacks import SaveConfig
+from jqlight.tracking.checkpoints import RunCheckpoint
 from jqlight.tracking.console import Console
 from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.phases import mark
@@ -121,7 +123,9 @@ class RunCLI(LightningCLI):
         self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
         settings = {**self.config_init["trainer"].as_dict(), **kwargs}
         if settings.get("logger") in (None, True) and not settings.get("fast_dev_run"):
-            settings["logger"] = RunLogger(self.run_folder.path, experiment_name=config.experiment_name)
+            # Numbered folders tell repeated runs apart, in MLflow too.
+            name = config.run_name if config.run_dir else None
+            settings["logger"] = RunLogger(self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
         settings["callbacks"] = self._callbacks(settings)
         try:
             return self._instantiate_trainer(settings, [])
@@ -141,7 +145,7 @@ class RunCLI(LightningCLI):
         wants_checkpoints = settings.get("enable_checkpointing") is not False
         if self.verb == "fit" and wants_checkpoints and not _has(callbacks, ModelCheckpoint):
             validates = settings.get("limit_val_batches") != 0
-            callbacks.append(checkpoint_callback(self.run_folder.checkpoints, self.model, validates=validates))
+            callbacks.append(RunCheckpoint(self.run_folder.checkpoints, self.model, validates=validates))
         if settings.get("enable_progress_bar") is not False and not _has(callbacks, ProgressBar):
             title = results.start_line(self.verb, self.run_folder, self.model, self.datamodule)
             callbacks.append(Console(title))
@@ -153,6 +157,11 @@ class RunCLI(LightningCLI):
         if not optimizer:
             if scheduler:
                 raise ConfigError("lr_scheduler: given without an optimizer; give optimizer.class_path too")
+            if self.verb == "fit" and not is_overridden("configure_optimizers", self.model, LightningModule):
+                raise ConfigError(
+                    "optimizer: not given; name a class and its learning rate, as in "
+                    "--optimizer AdamW --optimizer.lr 5e-6"
+                )
             return
 
         def configure_optimizers(module: LightningModule) -> Any:
@@ -208,6 +217,8 @@ def run(cli: RunCLI) -> int:
             raise
         print(results.interrupted(folder), file=sys.stderr)
         return 130
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
     if not trainer.is_global_zero:
         return 0
     if cli.verb == "fit":

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 import warnings
+from typing import TextIO
 
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -27,8 +29,19 @@ _WARNINGS = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     r"You are trying to `self\.log\(\)` but the `self\.trainer` reference",
     r"Found \d+ module\(s\) in eval mode",
-    r".*`GARL\.configure_optimizers` will be overridden",
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
 )
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what ``sys.stderr`` is at that moment, not to what it was when this was made."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
 
 
 def settle() -> None:
@@ -41,9 +54,10 @@ def settle() -> None:
         warnings.filterwarnings("ignore", message=pattern)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # "Retrying ..." of a store that is away
     log = logging.getLogger("jqlight")
     if not log.handlers:
-        handler = logging.StreamHandler()
+        handler = _Stderr()
         handler.setFormatter(logging.Formatter("jqlight: %(message)s"))
         log.addHandler(handler)
         log.propagate = False

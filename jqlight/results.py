@@ -1,7 +1,6 @@
 """What a command says before and after a run: where it runs, what came out, and where that lies."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from jqlight.tracking.callbacks import best_metric
+from jqlight.tracking.checkpoints import best_metric
 from jqlight.tracking.journal import Journal
 from jqlight.tracking.run_folder import LAST, RunFolder
 
@@ -39,7 +38,7 @@ def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, mod
     best = best_checkpoint(trainer)
     if best is not None:
         score = f"  ({monitor} {max(value for _, value in history):.3f} at step {best_step})" if history else ""
-        lines.append(f"best checkpoint  {shown_path(best)}{score}")
+        lines.append(f"{'best' if history else 'last'} checkpoint  {shown_path(best)}{score}")
     if model is not None:
         lines.append(f"model            {shown_path(model)}  (a Hugging Face folder)")
     lines.append(f"metrics          {shown_path(journal.metrics_path)}")
@@ -84,10 +83,12 @@ def write_predictions(predictions: list[Any] | None, folder: RunFolder) -> str:
 
 
 def best_checkpoint(trainer: Trainer) -> Path | None:
-    """The best checkpoint of a finished fit; None when none was saved."""
+    """The best checkpoint of a finished fit, the last where nothing was validated; None when none was saved."""
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and Path(callback.best_model_path or os.devnull).is_file():
-            return Path(callback.best_model_path)
+        if isinstance(callback, ModelCheckpoint):
+            for path in (callback.best_model_path, callback.last_model_path):
+                if path and Path(path).is_file():
+                    return Path(path)
     return None
 
 

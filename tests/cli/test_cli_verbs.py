@@ -1,0 +1,82 @@
+"""Picking the verb: help, version, unknown verbs, errors as sentences."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from jqlight import cli
+from jqlight.errors import ConfigError, DataError, EngineError, HubError, NonFiniteError
+
+
+def test_help_lists_every_command_and_imports_no_library():
+    code = (
+        "import sys; from jqlight.cli import main; code = main(['--help']); "
+        "heavy = {'torch', 'lightning', 'transformers', 'vllm', 'mlflow', 'yaml', 'numpy'} & set(sys.modules); "
+        "print('HEAVY', sorted(heavy)); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    for verb in cli.VERBS:
+        assert f"\n  {verb}" in done.stdout
+
+
+def test_every_command_has_its_module():
+    for module, _ in cli.VERBS.values():
+        assert importlib.util.find_spec(module) is not None, module
+
+
+def test_version(shell):
+    assert shell("--version") == 0
+    assert shell.out.startswith("jqlight 0.")
+
+
+def test_no_arguments_show_the_help(shell):
+    assert shell() == 0
+    assert "usage: jqlight COMMAND" in shell.out
+
+
+@pytest.mark.parametrize(("given", "near"), [("fti", "fit"), ("Doctor", "doctor"), ("comparison", "compare")])
+def test_an_unknown_verb_names_the_nearest(shell, given, near):
+    assert shell(given) == 2
+    assert shell.err == f"jqlight {given}: no such command; did you mean `jqlight {near}`?\n"
+
+
+def test_a_verb_like_no_other_points_to_the_list(shell):
+    assert shell("xyzzy") == 2
+    assert "`jqlight --help` lists the commands" in shell.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ConfigError, 2), (DataError, 2), (HubError, 2), (EngineError, 1), (NonFiniteError, 1)]
+)
+def test_an_error_of_ours_is_one_sentence_with_its_exit_code(shell, monkeypatch, error, code):
+    def fail(verb, arguments):
+        raise error("key: given x, allowed is y")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert shell("fit") == code
+    assert shell.err == "jqlight fit: key: given x, allowed is y\n"
+
+
+def test_debug_shows_the_traceback(shell, monkeypatch):
+    monkeypatch.setenv("JQLIGHT_DEBUG", "1")
+    with pytest.raises(ConfigError):
+        shell("fitt")
+
+
+def test_ctrl_c_ends_any_command_with_130(shell, monkeypatch):
+    def interrupt(verb, arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupt)
+    assert shell("doctor") == 130
+    assert shell.err == "jqlight doctor: interrupted\n"
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "jqlight", "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("jqlight nothing: no such command")

@@ -1,0 +1,88 @@
+"""A model and data that train in milliseconds, for tests of the command line: a policy of one weight."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader
+
+from jqlight.errors import ConfigError, DataError
+from jqlight.sampling import SamplerConfig
+
+
+class OneWeight(torch.nn.Module):
+    def load(self):
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def export(self, folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "weight.txt").write_text(str(self.weight.item()))
+
+
+class Climber(LightningModule):
+    """Its weight goes up by the learning rate a step; validation scores are best at a weight of 2."""
+
+    def __init__(
+        self, q: float = 0.75, sampler: SamplerConfig | None = None, samples: int = 2, fail_at: int = 0, label: str = ""
+    ):
+        super().__init__()
+        if not 0 <= q <= 1:
+            raise ConfigError(f"model.q: given {q}, allowed is a number from 0 to 1")
+        self.automatic_optimization = False
+        self.policy = OneWeight()
+        self.samples, self.fail_at = samples, fail_at
+        self.save_hyperparameters({"estimator": "Climber", "q": q, "samples": samples, "label": label})
+
+    def configure_model(self):
+        if not hasattr(self.policy, "weight"):
+            self.policy.load()
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        self.policy.weight.grad = -torch.ones(1)
+        optimizer.step()
+        if (scheduler := self.lr_schedulers()) is not None:
+            scheduler.step()
+        if self.fail_at < 0 and self.global_step == -self.fail_at:
+            raise KeyboardInterrupt
+        if self.fail_at and self.global_step == self.fail_at:
+            raise DataError("record 7 of train.json: no answer")
+        self.log("train/success", self.policy.weight.item(), prog_bar=True)
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+
+    def _score(self, stage):
+        weight = self.policy.weight.item()
+        self.log(f"{stage}/maj_at_{self.samples}", 1 - abs(weight - 2) / 4)
+        self.log(f"{stage}/weight", weight)
+        for logger in self.trainer.loggers:
+            logger.log_samples(stage, self.global_step, [{"id": "a", "answer": f"{weight:g}"}])
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def on_validation_epoch_end(self):
+        self._score("val")
+
+    def test_step(self, batch, batch_idx):
+        pass
+
+    def on_test_epoch_end(self):
+        self._score("test")
+
+    def predict_step(self, batch, batch_idx):
+        return [{"id": str(i), "weight": self.policy.weight.item()} for i in batch.tolist()]
+
+
+class Numbers(LightningDataModule):
+    def __init__(self, path: str | None = None, scenario: str = "cold", size: int = 8):
+        super().__init__()
+        self.path, self.size = path, size
+
+    def setup(self, stage):
+        if self.path and not Path(self.path).exists():
+            raise DataError(f"data.path: given {self.path!r}, allowed is an existing file")
+
+    def train_dataloader(self):
+        return DataLoader(range(self.size))
+
+    val_dataloader = test_dataloader = predict_dataloader = train_dataloader

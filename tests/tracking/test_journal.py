@@ -1,0 +1,81 @@
+import json
+import math
+
+import pytest
+
+from jqlight.tracking.journal import Journal, read_record
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return Journal(tmp_path / "run")
+
+
+def test_metrics_are_on_disk_line_by_line(journal):
+    journal.log_metrics({"train/success": 0.5}, 1)
+    journal.log_metrics({"train/success": math.nan, "train/log_success": -math.inf}, 2)
+    lines = [json.loads(line) for line in journal.metrics_path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert lines[0]["train/success"] == 0.5
+    assert math.isnan(lines[1]["train/success"])
+    assert lines[1]["train/log_success"] == -math.inf
+    assert lines[0]["time"] == pytest.approx(lines[1]["time"], abs=60)
+
+
+def test_reading_goes_on_where_it_stopped(journal):
+    journal.log_metrics({"a": 1.0}, 1)
+    rows, offset = journal.metrics_from(0)
+    assert [row["a"] for row in rows] == [1.0]
+    assert journal.metrics_from(offset) == ([], offset)
+    journal.log_metrics({"a": 2.0}, 2)
+    rows, _ = journal.metrics_from(offset)
+    assert [row["a"] for row in rows] == [2.0]
+
+
+def test_a_line_being_written_waits_for_the_next_read(journal):
+    journal.log_metrics({"a": 1.0}, 1)
+    with journal.metrics_path.open("a") as file:
+        file.write('{"step": 2, "ti')
+    rows, offset = journal.metrics_from(0)
+    assert len(rows) == 1
+    assert offset == journal.metrics_path.read_text().index("\n") + 1
+
+
+def test_a_line_cut_off_by_a_kill_costs_no_other_line(journal):
+    journal.log_metrics({"a": 1.0}, 1)
+    with journal.metrics_path.open("a") as file:
+        file.write('{"step": 2, "ti')
+    again = Journal(journal.folder)
+    again.log_metrics({"a": 3.0}, 3)
+    assert again.series("a") == [(1, 1.0), (3, 3.0)]
+
+
+def test_of_a_step_logged_twice_the_later_value_counts(journal):
+    for step, value in [(1, 0.1), (2, 0.2), (3, 0.3), (2, 0.25)]:
+        journal.log_metrics({"a": value}, step)
+    assert journal.series("a") == [(1, 0.1), (2, 0.25), (3, 0.3)]
+
+
+def test_the_record_merges_and_survives(journal):
+    journal.update(run_id="r", params={"q": "0.5"})
+    journal.update(params={"seed": "1"}, status="RUNNING")
+    expected = {"run_id": "r", "params": {"q": "0.5", "seed": "1"}, "status": "RUNNING"}
+    assert read_record(journal.folder) == expected
+    assert Journal(journal.folder).record == expected
+
+
+def test_a_folder_without_a_record_has_an_empty_one(tmp_path):
+    assert read_record(tmp_path / "nowhere") == {}
+    (tmp_path / "run.json").write_text("{")
+    assert read_record(tmp_path) == {}
+
+
+def test_artifacts_have_their_names_in_mlflow(journal):
+    journal.log_text("config.yaml", "q: 0.5\n")
+    journal.log_text("notes/data.txt", "3 dropped")
+    journal.log_rows("step_000010", [{"answer": "Zürich", "correct": True}])
+    assert {name: path.read_text() for name, path in journal.artifacts()} == {
+        "config.yaml": "q: 0.5\n",
+        "samples/step_000010.json": '{"answer": "Zürich", "correct": true}\n',
+        "notes/data.txt": "3 dropped",
+    }
