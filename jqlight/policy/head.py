@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LOGIT_BYTES = 64 << 20
+LOGIT_BYTES = 128 << 20
 """Logits above this many bytes are computed in chunks of rows, forward and again in backward."""
 
 

@@ -23,7 +23,7 @@ from jqlight.policy.config import PolicyConfig
 from jqlight.policy.forward import Network, Route, checkpoint_layers
 from jqlight.policy.group import Group
 from jqlight.policy.hub import resolve
-from jqlight.policy.memory import auto_budget, copy_share
+from jqlight.policy.memory import make_budget
 from jqlight.policy.sharing import choose_route
 from jqlight.thinking import TokenFormat
 
@@ -113,9 +113,8 @@ class Policy(nn.Module):
             rows = build_rows(continuations, self.model.device)
             route = self._route = choose_route(self.model, prompt_ids, rows, share=self.config.share_prompt)
         if self._budget is None:
-            tokens = self.config.micro_batch_tokens
-            tokens = auto_budget(self.model) if tokens == "auto" else tokens
-            self._budget = Budget(tokens, copy_share(self.model))
+            checkpointed = self.config.gradient_checkpointing
+            self._budget = make_budget(self.model, self.config.micro_batch_tokens, checkpointed=checkpointed)
         network = Network(self.model, route or Route(share=False, compact=False))
         return Group(network, self._budget, prompt_ids, continuations)
 
