@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.evaluation import Evaluator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class EvaluationMixin(LightningModule):
     """The life of policy, engine and evaluator around the training step of an ``Estimator``."""
 
-    evaluator: Evaluator | None = None
+    evaluator: Evaluator | None
 
     @property
     def run_seed(self) -> int:
@@ -40,12 +41,11 @@ class EvaluationMixin(LightningModule):
                 max_prompt_tokens=benchmark.max_prompt_tokens,
             )
         if self.evaluator is None:
-            self.evaluator = Evaluator(benchmark.verifiers, self.samples)
+            self.evaluator = Evaluator(benchmark.verifiers, self.samples, benchmark.normalise)
 
     def configure_model(self: "Estimator") -> None:
         """Load the policy's weights, once."""
-        if not self.policy.loaded:
-            self.policy.load()
+        self.policy.load()
 
     def on_fit_start(self: "Estimator") -> None:
         """Give the engine the weights that training starts from: the base model's, or a checkpoint's."""
@@ -53,7 +53,7 @@ class EvaluationMixin(LightningModule):
 
     def on_validation_start(self: "Estimator") -> None:
         """Outside of fit nothing else has synced the engine since a checkpoint was loaded."""
-        if not self.trainer.fitting:  # type: ignore[attr-defined]
+        if self.trainer.state.fn != TrainerFn.FITTING:
             self.sync_engine()
         assert self.evaluator is not None, "setup() builds the evaluator"
         self.evaluator.reset()
@@ -96,8 +96,9 @@ class EvaluationMixin(LightningModule):
         assert self.evaluator is not None, "setup() builds the evaluator"
         scores = {f"{stage}/{name}": float(value) for name, value in self.evaluator.compute().items()}
         headline = f"{stage}/maj_at_{self.samples}"
-        self.log(headline, scores.pop(headline), prog_bar=True)
-        self.log_dict(scores)
+        # The evaluator has reduced over ranks; sync_dist is for Lightning, which warns wherever a process group exists.
+        self.log(headline, scores.pop(headline), prog_bar=True, sync_dist=True)
+        self.log_dict(scores, sync_dist=True)
         for logger in self.trainer.loggers:
             if hasattr(logger, "log_samples") and not self.trainer.sanity_checking:
                 logger.log_samples(stage, self.global_step, self.evaluator.rows())

@@ -19,6 +19,8 @@ ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"
 # One torch.compile in vLLM's log-prob code escapes enforce_eager and costs 2 to 12 s on the first call on a CPU.
 NO_COMPILATION = {"TORCHDYNAMO_DISABLE": "1"}
 LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
+# Tokens of one prefill batch on a CPU; vLLM's own default there.
+BATCHED_TOKENS = 4096
 # Verified against vLLM 0.32: the only seed that matters is each request's own.
 ENGINE_SEED = 0
 
@@ -90,6 +92,10 @@ class VLLMEngine:
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
+        if not self._cuda:
+            # A prompt cut between two batches rewinds its request's generator, which a CPU generator cannot do (vLLM
+            # 0.32 then stops with "CPU Generator does not use offset").
+            options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCHED_TOKENS, max_model_len)}
         if self._cuda:
             # Only checked against free memory: without it the engine wants 92 % of a GPU that the trainer shares.
             total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
