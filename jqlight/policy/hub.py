@@ -1,9 +1,10 @@
 """From the name in the config to a place where a model's files are."""
 
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
-import httpx
-from huggingface_hub import constants, get_session, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import HFValidationError, build_hf_headers, validate_repo_id
 
 from jqlight.errors import ConfigError, HubError
@@ -51,14 +52,16 @@ def _check_reachable(name: str) -> None:
     """Ask the hub for the model's config once, without retries."""
     if constants.is_offline_mode():
         raise HubError(f"{name!r} is no local folder, is not in the hub's cache, and HF_HUB_OFFLINE is set; {_WAYS_ON}")
+    # Not the hub client's own session: which library's errors that raises depends on its version.
+    request = Request(hf_hub_url(name, "config.json"), method="HEAD")
+    for header, value in build_hf_headers().items():
+        request.add_unredirected_header(header, value)
     try:
-        response = get_session().head(
-            hf_hub_url(name, "config.json"), headers=build_hf_headers(), timeout=_TIMEOUT_S, follow_redirects=True
-        )
-    except httpx.HTTPError as error:
-        raise HubError(f"{name!r} is no local folder, and the hub cannot be reached ({error}); {_WAYS_ON}") from error
-    if response.status_code >= 400:
+        urlopen(request, timeout=_TIMEOUT_S).close()
+    except HTTPError as error:
         raise HubError(
-            f"{name!r} is no local folder, and the hub answers {response.status_code} for it (401 and 403: it needs "
-            f"a token or does not exist); {_WAYS_ON}"
-        )
+            f"{name!r} is no local folder, and the hub answers {error.code} for it (401 and 403: it needs a token or "
+            f"does not exist); {_WAYS_ON}"
+        ) from error
+    except OSError as error:
+        raise HubError(f"{name!r} is no local folder, and the hub cannot be reached ({error}); {_WAYS_ON}") from error

@@ -1,27 +1,51 @@
 """Names of models: local folders, the bundled one, the hub, and clear answers when there is none."""
 
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
-import httpx
 import pytest
 
 from jqlight.errors import ConfigError, HubError
 from jqlight.policy import hub
 
 
-class Session:
-    """A hub client that gives one answer and counts the questions."""
+class Hub(ThreadingHTTPServer):
+    """A hub on this machine that gives one answer and remembers the questions."""
 
-    def __init__(self, status: int | None) -> None:
-        self.status, self.asked = status, 0
+    def __init__(self, status: int) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.status, self.asked = status, []
 
-    def head(self, url: str, **options: object) -> httpx.Response:
-        self.asked += 1
-        if self.status is None:
-            raise httpx.ConnectError("Name or service not known")
-        assert url.endswith("someone/some-model/resolve/main/config.json")
-        assert options["timeout"] <= 10
-        return httpx.Response(self.status)
+
+class Answer(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Hub]]:
+    """Start a hub that answers with a status, and ask it instead of the real one."""
+    servers = []
+
+    def start(status: int) -> Hub:
+        server = Hub(status)
+        servers.append(server)
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(hub, "hf_hub_url", lambda name, file: f"{address}/{name}/resolve/main/{file}")
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture
@@ -52,19 +76,25 @@ def test_offline_it_is_an_error_at_once_that_names_the_ways_on(monkeypatch: pyte
         hub.resolve("someone/some-model")
 
 
-@pytest.mark.parametrize(("status", "message"), [(None, "cannot be reached"), (404, "answers 404"), (401, "token")])
-def test_a_model_that_cannot_be_had(
-    status: int | None, message: str, online: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("status", "message"), [(404, "answers 404"), (401, "token")])
+def test_a_model_that_the_hub_does_not_give(
+    status: int, message: str, online: None, serve: Callable[[int], Hub]
 ) -> None:
-    session = Session(status)
-    monkeypatch.setattr(hub, "get_session", lambda: session)
+    server = serve(status)
     with pytest.raises(HubError, match=message):
         hub.resolve("someone/some-model")
-    assert session.asked == 1  # no retries
+    assert server.asked == ["/someone/some-model/resolve/main/config.json"]  # no retries
 
 
-def test_a_model_of_the_hub_keeps_its_id(online: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "get_session", lambda: Session(200))
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://nowhere.invalid"])
+def test_a_hub_that_cannot_be_reached(address: str, online: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "hf_hub_url", lambda name, file: f"{address}/{name}/{file}")
+    with pytest.raises(HubError, match=r"cannot be reached.*data\.path"):
+        hub.resolve("someone/some-model")
+
+
+def test_a_model_of_the_hub_keeps_its_id(online: None, serve: Callable[[int], Hub]) -> None:
+    serve(200)
     assert hub.resolve("someone/some-model") == "someone/some-model"
 
 
