@@ -5,7 +5,9 @@ must be reachable from every node (a shared file system, an MLflow server).
 """
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 
 from jqlight.errors import ConfigError
 from jqlight.sweep.launchers import Command
+from jqlight.tracking.upload import reason
 
 _STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.2
 
 
 class RayLauncher:
@@ -36,18 +40,23 @@ class RayLauncher:
             raise ConfigError(
                 '--launcher ray: Ray is not installed; run pip install "jqlight[ray]" or use --launcher local'
             ) from error
-        try:
-            ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
-        except ConnectionError as error:
-            raise ConfigError(f"--ray-address: no cluster answers at {address}; start one or leave it out") from error
         self._ray: Any = ray
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RaySystemError) as error:
+            ray.shutdown()
+            raise ConfigError(
+                f"--ray-address: no cluster answers at {address or 'this machine'} ({reason(error)}); "
+                f"give the address of a running one, or leave it out for one on this machine"
+            ) from error
         self._check_fits(cpus, gpus)
         self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_command)
 
     def start(self, command: Command) -> "_RayJob":
         """Hand the point to the cluster; it starts when its CPUs and GPUs are free."""
-        reference = self._task.remote(command.argv, dict(command.environment), str(command.log), str(Path.cwd()))
-        return _RayJob(self._ray, reference)
+        log = command.log.absolute()
+        reference = self._task.remote(command.argv, dict(command.environment), str(log), str(Path.cwd()))
+        return _RayJob(self._ray, reference, log)
 
     def close(self) -> None:
         """Disconnect, and end the cluster if this launcher started it."""
@@ -56,14 +65,16 @@ class RayLauncher:
     def _check_fits(self, cpus: float, gpus: float) -> None:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+            self._ray.shutdown()
             held = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise ConfigError(f"--cpus {cpus:g} --gpus {gpus:g}: no node holds that much for a point (nodes: {held})")
 
 
 class _RayJob:
-    def __init__(self, ray: Any, reference: Any) -> None:
+    def __init__(self, ray: Any, reference: Any, log: Path) -> None:
         self._ray = ray
         self._reference = reference
+        self._log = log
 
     def poll(self) -> int | None:
         ready, _ = self._ray.wait([self._reference], timeout=0)
@@ -72,9 +83,11 @@ class _RayJob:
         try:
             return int(self._ray.get(self._reference))
         except self._ray.exceptions.TaskCancelledError:
-            return -15
-        except self._ray.exceptions.RayError:
-            return 1  # the node or its worker was lost; nothing more is known
+            return -signal.SIGTERM
+        except self._ray.exceptions.RayError as error:  # the node or its worker was lost
+            with suppress(OSError), self._log.open("a", encoding="utf-8") as log:
+                log.write(f"Ray: {error}\n")
+            return 1
 
     def stop(self) -> None:
         self._ray.cancel(self._reference)
@@ -95,7 +108,10 @@ def run_command(argv: tuple[str, ...], environment: Mapping[str, str], log: str,
             stderr=subprocess.STDOUT,
         )
         try:
-            return process.wait()
+            # A cancelled task is interrupted between two instructions of Python, so not inside a blocking wait.
+            while process.poll() is None:
+                time.sleep(_POLL_SECONDS)
+            return process.returncode
         finally:
             if process.poll() is None:
                 process.terminate()
