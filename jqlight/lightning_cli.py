@@ -30,7 +30,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
     "log_every_n_steps": 1,
-    "num_sanity_val_steps": 0,
+    # The whole validation before the first step: what the base model scores.
+    "num_sanity_val_steps": -1,
     "enable_model_summary": False,
     # A benchmark's loaders are sharded by jqlight itself.
     "use_distributed_sampler": False,

@@ -32,12 +32,14 @@ def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, mod
     history = journal.series(monitor)
     lines = [""]
     if history:
-        best_step = max(history, key=lambda point: point[1])[0]
+        # The base model's scores, at step 0, have no checkpoint.
+        trained = [point for point in history if point[0]] or history
+        best_step, best_score = max(trained, key=lambda point: point[1])
         lines += _table(journal, history[0][0], best_step, history[-1][0])
         lines.append("")
     best = best_checkpoint(trainer)
     if best is not None:
-        score = f"  ({monitor} {max(value for _, value in history):.3f} at step {best_step})" if history else ""
+        score = f"  ({monitor} {best_score:.3f} at step {best_step})" if history else ""
         lines.append(f"{'best' if history else 'last'} checkpoint  {shown_path(best)}{score}")
     if model is not None:
         lines.append(f"model            {shown_path(model)}  (a Hugging Face folder)")

@@ -97,10 +97,13 @@ class EvaluationMixin(LightningModule):
         scores = {f"{stage}/{name}": float(value) for name, value in self.evaluator.compute().items()}
         headline = f"{stage}/maj_at_{self.samples}"
         # The evaluator has reduced over ranks; sync_dist is for Lightning, which warns wherever a process group exists.
-        self.log(headline, scores.pop(headline), prog_bar=True, sync_dist=True)
-        self.log_dict(scores, sync_dist=True)
+        self.log(headline, scores[headline], prog_bar=True, sync_dist=True)
+        self.log_dict({name: value for name, value in scores.items() if name != headline}, sync_dist=True)
         for logger in self.trainer.loggers:
-            if hasattr(logger, "log_samples") and not self.trainer.sanity_checking:
+            if self.trainer.sanity_checking:
+                # Lightning logs nothing in this evaluation, which here gives the scores that training starts from.
+                logger.log_metrics(scores, step=self.global_step)
+            if hasattr(logger, "log_samples"):
                 logger.log_samples(stage, self.global_step, self.evaluator.rows())
 
     def on_validation_epoch_end(self) -> None:

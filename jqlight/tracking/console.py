@@ -61,9 +61,15 @@ class Console(ProgressBar):
         if self._title:
             self._say(self._title)
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the start-up phase in which engine and policy were loaded; what follows is an evaluation."""
+        phases.mark("model and engine")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how long the start took."""
-        phases.mark("model and engine")
+        phases.mark(
+            "first validation" if trainer.num_sanity_val_batches and not trainer.ckpt_path else "model and engine"
+        )
         self._say(phases.line())
         self._first_step = trainer.global_step
         self._began = time.monotonic()
@@ -103,7 +109,7 @@ class Console(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores of a validation within training."""
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        if trainer.state.fn != "fit":
             return
         scores = [f"{name} {value:.3g}" for name, value in headline(trainer).items()]
         self._say(f"validation at step {trainer.global_step}: " + ", ".join(scores))
