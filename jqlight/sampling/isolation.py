@@ -39,11 +39,10 @@ def preserved_environ(kept_prefix: str, temporary: Mapping[str, str]) -> Iterato
     try:
         yield
     finally:
-        for name in list(os.environ):
-            if name in before:
-                os.environ[name] = before[name]
-            elif name in temporary or not name.startswith(kept_prefix):
+        for name in set(os.environ) - set(before):
+            if name in temporary or not name.startswith(kept_prefix):
                 del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
@@ -83,3 +82,22 @@ def quiet() -> Iterator[None]:
             if failed:
                 captured.seek(0)
                 sys.stderr.write(captured.read().decode(errors="replace"))
+
+
+@contextmanager
+def intercepted(*loggers: str) -> Iterator[list[str]]:
+    """Messages of warnings that these loggers record inside the block; they go nowhere else."""
+    messages: list[str] = []
+
+    def take(record: logging.LogRecord) -> bool:
+        messages.append(record.getMessage())
+        return False
+
+    found = [logging.getLogger(name) for name in loggers]
+    for logger in found:
+        logger.addFilter(take)
+    try:
+        yield messages
+    finally:
+        for logger in found:
+            logger.removeFilter(take)

@@ -1,6 +1,9 @@
 """The vLLM engine, in the trainer's own process. The only module that imports vllm."""
 
 import os
+import sys
+import textwrap
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -11,7 +14,7 @@ from transformers import AutoConfig
 
 from jqlight.errors import EngineError
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
-from jqlight.sampling.isolation import preserved_environ, preserved_rng, preserved_threads, quiet
+from jqlight.sampling.isolation import intercepted, preserved_environ, preserved_rng, preserved_threads, quiet
 from jqlight.sampling.memory import kv_cache_bytes
 
 # The engine must run in this process (weights are handed over in memory) and tell nobody about it.
@@ -19,6 +22,8 @@ ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"
 # One torch.compile in vLLM's log-prob code escapes enforce_eager and costs 2 to 12 s on the first call on a CPU.
 NO_COMPILATION = {"TORCHDYNAMO_DISABLE": "1"}
 LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
+REASON_LENGTH = 300
+RELOAD = "vllm.model_executor.model_loader.reload"
 # Tokens of one prefill batch on a CPU; vLLM's own default there.
 BATCHED_TOKENS = 4096
 # Verified against vLLM 0.32: the only seed that matters is each request's own.
@@ -102,6 +107,7 @@ class VLLMEngine:
             options["gpu_memory_utilization"] = min(0.92, max(0.01, cache / total))
         with _guarded(compiles=self._cuda or not eager):
             self._llm, self._params = _start(options)
+        self._close = _Running.add(self, self._llm.llm_engine.engine_core)
 
     def generate(self, requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
         """One completion per request, in order, from one ``LLM.generate`` call; prompts are shared by the prefix cache.
@@ -122,18 +128,27 @@ class VLLMEngine:
         """Load ``weights`` (checkpoint names) in place and drop every cached prefix.
 
         Raises:
-            EngineError: the prefix cache could not be reset.
+            EngineError: a weight has no place in the model, one of the model's weights did not come, or the prefix
+                cache could not be reset. The engine cannot be used any more.
         """
         update = {"weights_iterator": iter(weights), "is_checkpoint_format": True}
-        self._llm.collective_rpc("reload_weights", kwargs=update)
+        # vLLM only warns of weights that it left as they were, and always does of layers that have none to load.
+        with intercepted(f"{RELOAD}.inplace", f"{RELOAD}.layerwise") as warnings:
+            try:
+                self._llm.collective_rpc("reload_weights", kwargs=update)
+            except (ValueError, KeyError) as error:
+                raise EngineError(f"the sampling engine does not take the policy's weights: {error}") from error
+        missing = [message for message in warnings if "weights were not loaded" in message]
+        if missing:
+            raise EngineError(f"weights missing in the update of the sampling engine: {missing[0]}")
         if not self._cuda:
             self._repack_lm_head()
         if not self._llm.reset_prefix_cache():
             raise EngineError("vllm did not reset its prefix cache after a weight update: requests are still running")
 
     def close(self) -> None:
-        """Shut the engine down and free its memory."""
-        self._llm.llm_engine.engine_core.shutdown()
+        """Shut the engine down and free its memory; other engines of the process go on."""
+        self._close()
         del self._llm
 
     def _sampling_params(self, request: Request, stop: Stop, decoding: Decoding) -> Any:
@@ -174,13 +189,52 @@ def _start(options: dict[str, Any]) -> tuple[Any, Any]:
     """A running ``vllm.LLM`` and the class ``vllm.SamplingParams``."""
     from vllm import LLM, SamplingParams
 
+    if not torch.distributed.is_initialized():
+        _Running.owns_groups = True
     try:
         return LLM(**options), SamplingParams
     except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
         raise EngineError(
-            f"sampler.engine: vllm does not start on {options['model']}: {str(error) or type(error).__name__}; "
+            f"sampler.engine: vllm does not start on {options['model']}: {_reason(error)}; "
             "set sampler.engine: transformers, or sampler.memory_gib if it is a matter of memory"
         ) from error
+
+
+class _Running:
+    """The engines of this process, which share vLLM's distributed state.
+
+    vLLM's own shutdown, also run when an engine is garbage, destroys every process group: those of other engines, and
+    the trainer's. Here they are destroyed with the last engine, and only if an engine created them.
+    """
+
+    count = 0
+    owns_groups = False
+
+    @classmethod
+    def add(cls, engine: VLLMEngine, client: Any) -> Any:
+        """Count ``engine`` in; returns the function that shuts it down, once, at the latest when Python exits."""
+        client._finalizer.detach()
+        cls.count += 1
+        return weakref.finalize(engine, cls._remove, client.engine_core)
+
+    @classmethod
+    def _remove(cls, core: Any) -> None:
+        module: Any = sys.modules[type(core).__module__]
+        clean_up = module.cleanup_dist_env_and_memory
+        module.cleanup_dist_env_and_memory = lambda: None
+        try:
+            core.shutdown()
+        finally:
+            module.cleanup_dist_env_and_memory = clean_up
+        cls.count -= 1
+        if cls.count == 0 and cls.owns_groups:
+            clean_up()
+            cls.owns_groups = False
+
+
+def _reason(error: Exception) -> str:
+    """One readable line; vLLM's own can list every model it knows."""
+    return textwrap.shorten(str(error) or type(error).__name__, REASON_LENGTH, placeholder=" ...")
 
 
 def _completion(output: Any) -> Completion:

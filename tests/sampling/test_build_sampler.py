@@ -1,0 +1,52 @@
+import pytest
+
+from jqlight.errors import ConfigError
+from jqlight.sampling import Decoding, SamplerConfig, build, build_sampler, vllm_version
+from jqlight.sampling.transformers import TransformersEngine
+
+
+def arguments(path, token_format, max_prompt_tokens=64):
+    return {
+        "model_path": path,
+        "dtype": "float32",
+        "token_format": token_format,
+        "max_prompt_tokens": max_prompt_tokens,
+    }
+
+
+def test_the_transformers_engine_is_built_with_room_for_both_phases(tiny_llama, token_format):
+    config = SamplerConfig(engine="transformers", max_thinking_tokens=20, max_answer_tokens=7)
+    sampler = build_sampler(config, **arguments(tiny_llama, token_format))
+    assert isinstance(sampler.engine, TransformersEngine)
+    assert sampler.engine.max_model_len == 64 + 20 + 1 + 7
+    longest = [[5] * 64]
+    [rollouts] = sampler.sample(longest, [[1, 2]], answers=True, decoding=Decoding())
+    assert len(rollouts) == 2
+
+
+def test_a_machine_without_vllm_gets_a_way_on(tiny_qwen3, token_format, monkeypatch):
+    monkeypatch.setattr(build, "vllm_version", lambda: None)
+    with pytest.raises(ConfigError, match=r"sampler.engine: vllm is not installed.*transformers.*jqlight\[cpu\]"):
+        build_sampler(SamplerConfig(max_thinking_tokens=8, max_answer_tokens=8), **arguments(tiny_qwen3, token_format))
+
+
+def test_budgets_beyond_the_models_context_are_refused_before_a_model_is_loaded(tiny_gpt2, token_format):
+    config = SamplerConfig(max_thinking_tokens=400, max_answer_tokens=64)
+    with pytest.raises(ConfigError, match=r"given 529, allowed is at most 512"):
+        build_sampler(config, **arguments(tiny_gpt2, token_format))
+
+
+def test_the_installed_vllm_is_found_without_importing_it():
+    assert vllm_version() is None or vllm_version()[0].isdigit()
+
+
+@pytest.mark.parametrize("settings", [{"max_thinking_tokens": 0}, {"max_num_seqs": 0}, {"max_answer_tokens": -1}])
+def test_impossible_budgets_are_refused(settings):
+    with pytest.raises(ConfigError, match=f"sampler.{next(iter(settings))}: given"):
+        SamplerConfig(**settings)
+
+
+def test_training_samples_come_from_the_policy_itself():
+    with pytest.raises(ConfigError, match=r"sampler\.training"):
+        SamplerConfig(training=Decoding(temperature=0.7))
+    assert SamplerConfig(evaluation=Decoding(temperature=0.7)).evaluation.temperature == 0.7
