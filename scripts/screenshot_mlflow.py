@@ -1,6 +1,6 @@
 """Picture of MLflow's own comparison page on the runs of a sweep, with headless Chromium.
 
-    python scripts/screenshot_mlflow.py --experiment quickstart_q --out docs/images/mlflow_compare.png
+    python scripts/screenshot_mlflow.py --experiment quickstart-q --out docs/images/mlflow_compare.png
 
 Starts an MLflow server on the store, opens the page as a browser does, and stops the server again.
 """

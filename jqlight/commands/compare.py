@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from jqlight.commands.arguments import CommandParser
 from jqlight.errors import JQLightError
 from jqlight.tracking.report import NOTES, Report, read_report
 from jqlight.tracking.runs import find_parents, get_parent, open_store, store_uri
@@ -73,10 +74,7 @@ def log_report(report: Report, run_id: str, folder: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jqlight compare",
-        description="Table, figures and report over the runs of a sweep, read from MLflow alone.",
-    )
+    parser = CommandParser("compare", "Table, figures and report over the runs of a sweep, read from MLflow alone.")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--experiment", help="MLflow experiment: its newest sweep of each name, else its single runs")
     which.add_argument("--parent", action="append", metavar="RUN_ID", help="parent run of a sweep; may be repeated")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
+from jqlight.commands.arguments import CommandParser
 from jqlight.errors import ConfigError
 from jqlight.sweep.command import point_command, shown, stages
 from jqlight.sweep.file import Sweep, read_sweep
@@ -42,6 +43,8 @@ def main(argv: list[str]) -> int:
     if options.dry_run:
         _dry_run(console, sweep, folder)
         return 0
+    if options.jobs is None:
+        options.jobs = 1 if options.launcher == "local" else len(sweep.points)
     if options.jobs < 1:
         raise ConfigError(f"--jobs: given {options.jobs}, allowed is 1 or more")
     again = shlex.join(["jqlight", "sweep", *argv, *([] if options.resume else ["--resume"])])
@@ -53,16 +56,14 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="jqlight sweep",
-        description="Run every point of a sweep file as its own `jqlight fit`, then compare them.",
-        epilog="Any other option is a setting for every point, as `jqlight fit` knows it: --trainer.max_steps 60",
-        allow_abbrev=False,
+    parser = CommandParser("sweep", "Run every point of a sweep file as its own `jqlight fit`, then compare them.")
+    parser.epilog = (
+        "Any option with a dot is a setting for every point, as `jqlight fit` knows it: --trainer.max_steps 60"
     )
     parser.add_argument("file", type=Path, help="the sweep file, such as sweeps/quickstart_q.yaml")
     parser.add_argument("--dry-run", action="store_true", help="print the points and their commands, run nothing")
     parser.add_argument("--resume", action="store_true", help="run what is missing or unfinished of an earlier sweep")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="points that run side by side (default: 1)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="points side by side (default: 1; on Ray: what fits)")
     parser.add_argument("--name", help="name of the sweep and its folder (default: the file's name)")
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), help="where sweeps are kept (default: runs)")
     parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="where points run")

@@ -87,13 +87,16 @@ class PointFolder:
         write_json(self.path / "point.json", {**noted, "done": [*noted.get("done", []), stage]})
 
     def max_steps(self) -> int | None:
-        """Optimizer steps of the whole run, from the config that ``jqlight fit`` resolved; None while unknown."""
+        """Optimizer steps of the whole run, from the config that ``jqlight fit`` resolved.
+
+        None before it has written that, 0 when the config sets no limit in steps.
+        """
         try:
             config = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         steps = ((config or {}).get("trainer") or {}).get("max_steps", -1)
-        return steps if isinstance(steps, int) and steps > 0 else None
+        return max(0, steps) if isinstance(steps, int) else 0
 
     def finish(self, **facts: Any) -> None:
         """Mark the point as finished, so that no later sweep repeats it."""

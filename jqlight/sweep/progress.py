@@ -14,11 +14,13 @@ class Progress:
     """The newest figures of one run; call :meth:`update` to read what was added to its metrics file."""
 
     metrics: Path
-    """One JSON object a line: ``step`` and the metrics logged at that step."""
+    """One JSON object a line: ``step``, ``time`` (Unix seconds) and the metrics logged at that step."""
     step: int = 0
     """Optimizer steps done."""
-    first_step: int | None = None
-    """Step of the first line read: where this process began, 0 unless it resumed."""
+    first: tuple[int, float] | None = None
+    """Step and time of the first line that this process wrote."""
+    newest: tuple[int, float] | None = None
+    """Step and time of its last line."""
     success: float | None = None
     """Newest ``train/success``, the mean probability of the gold answer."""
     majority: float | None = None
@@ -28,7 +30,7 @@ class Progress:
     def skip_existing(self) -> None:
         """Read what an earlier process left, without counting it as progress of this one."""
         self.update()
-        self.first_step = None
+        self.first = self.newest = None
 
     def update(self) -> None:
         """Read the lines that were added; a line still being written is left for the next call."""
@@ -43,16 +45,16 @@ class Progress:
         for line in complete.splitlines():
             self._take(line)
 
-    def seconds_left(self, elapsed: float, max_steps: int | None) -> float | None:
-        """Seconds until ``max_steps`` at the pace so far; None while there is no pace to go by.
+    def seconds_left(self, max_steps: int | None) -> float | None:
+        """Seconds from the newest line until ``max_steps`` at the pace so far; None while there is no pace to go by.
 
         Args:
-            elapsed: seconds since this process was started.
-            max_steps: optimizer steps of the whole run; None when it is not known.
+            max_steps: optimizer steps of the whole run; None or 0 when it is not known.
         """
-        if max_steps is None or self.first_step is None or self.step <= self.first_step:
+        if not max_steps or self.first is None or self.newest is None or self.newest[0] <= self.first[0]:
             return None
-        return max(0, max_steps - self.step) * elapsed / (self.step - self.first_step)
+        pace = (self.newest[1] - self.first[1]) / (self.newest[0] - self.first[0])
+        return max(0, max_steps - self.newest[0]) * pace
 
     def _take(self, line: bytes) -> None:
         try:
@@ -62,8 +64,8 @@ class Progress:
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             return
         self.step = row["step"]
-        if self.first_step is None:
-            self.first_step = self.step
+        self.newest = (self.step, float(row.get("time", 0.0)))
+        self.first = self.first or self.newest
         self.success = row.get("train/success", self.success)
         for key, value in row.items():
             if _MAJORITY.fullmatch(key):

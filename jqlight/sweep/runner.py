@@ -46,6 +46,7 @@ class Run:
     """What is still to run, the first of them now or next: ``fit``, then ``test`` where the sweep asks for it."""
     progress: Progress = field(init=False)
     max_steps: int | None = None
+    """Optimizer steps of the whole run; None while unknown, 0 for no limit."""
     job: Job | None = None
     started: float = 0.0
     """When its process was started, on the monotonic clock; seconds."""
@@ -61,7 +62,7 @@ class Run:
         """Seconds until this point is done, at its own pace; None while unknown."""
         if self.status is not Status.RUNNING:
             return None
-        return self.progress.seconds_left(time.monotonic() - self.started, self.max_steps)
+        return self.progress.seconds_left(self.max_steps)
 
 
 class View(Protocol):
@@ -163,7 +164,8 @@ class Runner:
         assert run.job is not None
         code = run.job.poll()
         run.progress.update()
-        run.max_steps = run.max_steps or run.folder.max_steps()
+        if run.max_steps is None:
+            run.max_steps = run.folder.max_steps()
         if code is None:
             return
         run.exit_code, run.seconds = code, time.monotonic() - run.started

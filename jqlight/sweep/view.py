@@ -108,7 +108,7 @@ def progress_table(runs: list[Run], rows: int) -> Table:
         table.add_row(
             escape(run.point.name),
             Text(run.status.value, style=_STYLES.get(run.status, "dim")),
-            f"{run.progress.step}{of}" if run.progress.first_step is not None or run.progress.step else "",
+            f"{run.progress.step}{of}" if run.progress.step else "",
             _number(run.progress.success, ".2g"),
             _number(run.progress.majority, ".3f"),
             duration(run.seconds_left()),

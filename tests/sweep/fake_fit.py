@@ -35,10 +35,10 @@ def main(argv: list[str]) -> int:
         if step == int(options.get("fake.fail_at", -1)) and first == 0:
             raise RuntimeError(f"failed at step {step}")
         with (folder / "metrics.jsonl").open("a") as metrics:
-            metrics.write(json.dumps({"step": step, "train/success": step / 10}) + "\n")
+            metrics.write(json.dumps({"step": step, "time": time.time(), "train/success": step / 10}) + "\n")
         checkpoint.write_text(str(step))
     with (folder / "metrics.jsonl").open("a") as metrics:
-        metrics.write(json.dumps({"step": step, "val/maj_at_4": 0.5}) + "\n")
+        metrics.write(json.dumps({"step": step, "time": time.time(), "val/maj_at_4": 0.5}) + "\n")
     return 0
 
 

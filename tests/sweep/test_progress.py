@@ -35,11 +35,15 @@ def test_a_line_being_written_waits_and_a_broken_one_is_skipped(tmp_path):
 
 def test_time_left_counts_the_steps_of_this_process_only(tmp_path):
     progress = Progress(tmp_path / "metrics.jsonl")
-    add(progress.metrics, {"step": 50})
+    add(progress.metrics, {"step": 1, "time": 0.0}, {"step": 50, "time": 5.0})
     progress.skip_existing()
-    assert progress.seconds_left(10, 100) is None
-    add(progress.metrics, {"step": 51}, {"step": 61})
+    assert progress.step == 50
+    assert progress.seconds_left(100) is None
+    add(progress.metrics, {"step": 51, "time": 1000.0})
     progress.update()
-    # 10 steps since the first line of this process took 20 s; 39 are left.
-    assert progress.seconds_left(20, 100) == pytest.approx(78)
-    assert progress.seconds_left(20, None) is None
+    assert progress.seconds_left(100) is None
+    add(progress.metrics, {"step": 61, "time": 1020.0})
+    progress.update()
+    # 10 steps took 20 s; 39 are left.
+    assert progress.seconds_left(100) == pytest.approx(78)
+    assert progress.seconds_left(None) is None

@@ -1,0 +1,78 @@
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from jqlight.sweep.file import Point
+from jqlight.sweep.folder import PointFolder
+from jqlight.sweep.runner import Run, Status
+from jqlight.sweep.view import PlainView, _sweep_seconds_left, count_line, duration, progress_table, report_failures
+
+
+def make(name, status, *, first=None, newest=None, seconds=None, folder=Path("nowhere"), max_steps=100):
+    run = Run(Point(name, {}), PointFolder(folder), status, resumes=False, stages=["fit"], max_steps=max_steps)
+    run.progress.first, run.progress.newest, run.seconds = first, newest, seconds
+    run.progress.step = newest[0] if newest else 0
+    return run
+
+
+def shown(table, width=120):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_duration_reads_as_a_clock():
+    assert [duration(seconds) for seconds in (None, 5, 65, 3600, 3725.4)] == ["", "0:05", "1:05", "1:00:00", "1:02:05"]
+
+
+def test_row_shows_step_of_how_many_and_time_left():
+    text = shown(progress_table([make("a", Status.RUNNING, first=(10, 0.0), newest=(40, 60.0))], 10))
+    assert "40/100" in text
+    assert "2:00" in text  # 60 steps at 2 s
+
+
+def test_small_terminal_shows_what_runs_and_what_failed_first():
+    runs = [make(f"w{i}", Status.WAITING) for i in range(8)]
+    runs += [make("runs", Status.RUNNING), make("failed", Status.FAILED)]
+    text = shown(progress_table(runs, 4))
+    assert "runs" in text
+    assert "failed" in text
+    assert sum(line.startswith("w") for line in text.splitlines()) == 2
+
+
+def test_sweeps_time_left_adds_what_waits_at_the_pace_of_what_ended():
+    done = make("done", Status.FINISHED, seconds=50.0)
+    running = make("running", Status.RUNNING, first=(0, 0.0), newest=(50, 100.0))  # 100 s left
+    waiting = make("waiting", Status.WAITING)
+    assert _sweep_seconds_left([done, running, waiting], jobs=1) == 150
+    assert _sweep_seconds_left([done, running, waiting], jobs=2) == 100  # the running one takes longest
+    assert _sweep_seconds_left([running, waiting], jobs=1) is None
+
+
+def test_validation_is_told_once():
+    console = Console(file=io.StringIO(), width=120)
+    run = make("a", Status.RUNNING, newest=(40, 1.0))
+    view = PlainView(console, [run])
+    run.progress.majority = 0.25
+    view.refresh([run])
+    view.refresh([run])
+    assert console.file.getvalue() == "a: step 40, maj@k 0.250\n"
+
+
+def test_failures_show_the_end_of_their_log(tmp_path):
+    (tmp_path / "output.log").write_text("\n".join(f"line {i}" for i in range(40)) + "\n[bold]not markup[/bold]\n")
+    console = Console(file=io.StringIO(), width=200)
+    failed = make("a", Status.FAILED, folder=tmp_path)
+    failed.exit_code = -9
+    report_failures(console, [failed, make("b", Status.FINISHED)])
+    text = console.file.getvalue()
+    assert "a failed (ended by signal 9)" in text
+    assert "  | [bold]not markup[/bold]" in text
+    assert "line 39" in text
+    assert "line 10" not in text
+
+
+def test_counts_are_in_order_of_status():
+    runs = [make("a", Status.FAILED), make("b", Status.KEPT), make("c", Status.FAILED)]
+    assert count_line(runs) == "1 finished before, 2 failed"
