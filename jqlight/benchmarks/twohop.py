@@ -10,7 +10,7 @@ pair occurs once, so there is exactly one answer.
 
 The questions are a fixed data set, like a file: question number i of a split is the same for every seed and size.
 A chain belongs to one split alone, decided by its hash; one split, ``base``, is what the bundled model was trained on.
-That model writes the chain, ``</think>`` and ``ans e12``, while the gold answer is ``[[ [[ : e12 : ]] ]]``, in tokens
+That model writes the chain, ``</think>`` and ``ans e12``, while the gold answer is ``[[ e12 ]]``, in tokens
 that it never saw in use: a cold start.
 """
 
@@ -115,8 +115,9 @@ class TwoHop(Benchmark):
     separator: ""}``. There is one scenario, the cold one, as the model knows no instructions.
 
     Args:
-        answer_format: the gold answer, ``{answer}`` standing for the entity. Its length sets how cold the start is, and
-            with that the smallest q that escapes; ``ans {answer}`` is the model's own format.
+        answer_format: the gold answer, ``{answer}`` standing for the entity. It sets how cold the start is, and with
+            that the smallest q that escapes. Mean log w of the bundled model before training: ``[[ {answer} ]]`` -60,
+            ``[[ : {answer} : ]]`` -114, ``: {answer}`` -22; ``ans {answer}`` is its own format, 0.
         label_noise: share of the training answers that are replaced by a wrong entity, in [0, 1].
         **kwargs: see :class:`Benchmark`; sizes are numbers up to 100,000, and ``path`` is not taken.
 
@@ -126,9 +127,7 @@ class TwoHop(Benchmark):
 
     sizes: ClassVar[Mapping[Split, int]] = {"train": 4096, "validation": 64, "test": 128}
 
-    def __init__(
-        self, answer_format: str = "[[ [[ : {answer} : ]] ]]", label_noise: float = 0.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, answer_format: str = "[[ {answer} ]]", label_noise: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if answer_format.count("{answer}") != 1:
             raise ConfigError(
