@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from jqlight import config_errors, quiet, results, settings
 from jqlight.errors import ConfigError, JQLightError
+from jqlight.settings_help import help_text
 from jqlight.tracking.callbacks import SaveConfig
 from jqlight.tracking.checkpoints import RunCheckpoint
 from jqlight.tracking.console import Console
@@ -187,6 +188,9 @@ def main(verb: str, argv: Sequence[str]) -> int:
     # Bare class names in a config resolve among what is imported.
     for package in settings.ROOTS.values():
         import_module(package)
+    if {"-h", "--help"} & set(arguments):
+        print(help_text(verb, arguments, Trainer, TRAINER_DEFAULTS))
+        return 0
     mark("imports")
     config_errors.check_keys(arguments, Trainer)
     cli = RunCLI(verb, arguments)

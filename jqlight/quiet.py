@@ -8,7 +8,7 @@ from typing import TextIO
 
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_CONFIGURE_LOGGING": "1",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -29,6 +29,8 @@ _WARNINGS = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     r"You are trying to `self\.log\(\)` but the `self\.trainer` reference",
     r"Found \d+ module\(s\) in eval mode",
+    # An embedded engine starts torch.distributed with one process; between several the evaluator itself is in step.
+    r"It is recommended to use `self\.log\(.*sync_dist=True",
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
 )
 
@@ -54,6 +56,7 @@ def settle() -> None:
         warnings.filterwarnings("ignore", message=pattern)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # where vLLM is told to leave logging alone
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # "Retrying ..." of a store that is away
     log = logging.getLogger("jqlight")
     if not log.handlers:

@@ -35,7 +35,7 @@ CLIMBER = {
     "model": {"class_path": "cli_standins.Climber", "init_args": {"q": 0.25}},
     "data": {"class_path": "cli_standins.Numbers"},
     "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}},
-    "trainer": {"accelerator": "cpu", "max_steps": 6, "val_check_interval": 2},
+    "trainer": {"accelerator": "cpu", "max_steps": 6, "val_check_interval": 2, "num_sanity_val_steps": 0},
 }
 """Weights 0.5, 1.0, ... 3.0 in six steps; validated at 1, 2 (the best) and 3."""
 

@@ -49,10 +49,18 @@ class SaveConfig(SaveConfigCallback):
         for logger in _run_loggers(trainer):
             logger.step_source = lambda: trainer.global_step
             logger.log_config(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), params, facts | machine())
+            if summary := data_summary(trainer):
+                logger.log_text_artifact("data.txt", summary + "\n")
 
 
 def _run_loggers(trainer: Trainer) -> list[RunLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+
+
+def data_summary(trainer: Trainer) -> str:
+    """The benchmark's table of records used and dropped, for people; empty for data that keep no such account."""
+    summary = getattr(getattr(trainer, "datamodule", None), "summary", None)
+    return str(summary()) if callable(summary) else ""
 
 
 def run_facts(config: Mapping[str, Any], module: LightningModule) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from jqlight.tracking.callbacks import data_summary
 from jqlight.tracking.phases import phases
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -60,6 +61,8 @@ class Console(ProgressBar):
         phases.mark("data")
         if self._title:
             self._say(self._title)
+        if summary := data_summary(trainer):
+            self._say(summary)
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the start-up phase in which engine and policy were loaded; what follows is an evaluation."""
