@@ -16,6 +16,7 @@ SMALL = {
     "model.sampler.max_thinking_tokens": 6,
     "model.sampler.max_answer_tokens": 8,
     "data.prompts_per_step": 2,
+    "data.validation_size": 1,
     "trainer.accelerator": "cpu",
     "trainer.max_steps": 2,
     "trainer.val_check_interval": 2,
