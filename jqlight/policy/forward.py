@@ -130,7 +130,7 @@ class _Recorder(DynamicLayer):
         self.noted: tuple[Tensor, ...] = ()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        self.noted = self.noted or (key_states, value_states)
+        self.noted = (key_states, value_states)
         return key_states, value_states
 
 

@@ -109,7 +109,8 @@ class Group:
         with torch.no_grad():
             for rows in batches:
                 self._forward(rows)
-        # Autocast caches the weights it has cast, here without a graph: the next pass must cast them again.
+        # Older torch caches weights that autocast has cast here without a graph, and the next pass would lose their
+        # gradients (PyTorch issue 112583).
         torch.clear_autocast_cache()
 
     def _open_prompt(self, *, graph: bool) -> None:

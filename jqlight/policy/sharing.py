@@ -71,7 +71,7 @@ def choose_route(model: PreTrainedModel, prompt_ids: Sequence[int], rows: Rows, 
             if gap <= _tolerance(reference, model):
                 break
             log.warning("%s differs from the plain model by %.1e nats per token and is not used.", route, gap)
-    torch.clear_autocast_cache()
+    torch.clear_autocast_cache()  # for the reason that Group._score gives
     return route
 
 

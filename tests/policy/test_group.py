@@ -151,14 +151,16 @@ def test_lora_gradient_equals_the_naive_one(tiny_qwen3: str, share: bool, budget
 
 @pytest.mark.parametrize("budget", [25, "auto"])
 def test_gradient_checkpointing_changes_memory_only(tiny_qwen3: str, budget: int | str) -> None:
-    want = grouped(load(tiny_qwen3))
-    policy = load(tiny_qwen3, gradient_checkpointing=True, micro_batch_tokens=budget)
-    layers: list[int] = []
-    layer = policy.model.model.layers[0].mlp
-    layer.register_forward_hook(lambda *_: layers.append(1))
-    got = grouped(policy)
-    assert relative_error(got.grads, want.grads) < 1e-6
-    assert len(layers) > 3  # layers ran again in backward
+    outcomes, runs = [], []
+    for recompute in (False, True):
+        policy = load(tiny_qwen3, gradient_checkpointing=recompute, micro_batch_tokens=budget)
+        calls: list[int] = []
+        policy.model.model.layers[0].self_attn.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        outcomes.append(grouped(policy))
+        runs.append(len(calls))
+    assert relative_error(outcomes[1].grads, outcomes[0].grads) < 1e-12
+    passes_with_graph = 1 + len(make_group(policy)._plan(range(6)))  # the prompt and its micro-batches
+    assert runs[1] - runs[0] == passes_with_graph
 
 
 @pytest.mark.parametrize("budget", [25, "auto"])
