@@ -4,6 +4,7 @@ The verb is picked by `jqlight.cli` and the classes are built with ``run=False``
 of interpolation too: ``${model.init_args.q}`` means what it says, after every file and override has been merged.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,14 +15,14 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from jqlight import config_errors, quiet, results, settings
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.settings_help import help_text
 from jqlight.tracking.callbacks import SaveConfig
-from jqlight.tracking.checkpoints import RunCheckpoint
+from jqlight.tracking.checkpoints import RunCheckpoint, checkpoint_step
 from jqlight.tracking.console import Console
 from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.phases import mark
@@ -211,7 +212,7 @@ def with_run_config(arguments: list[str]) -> list[str]:
 
 
 def run(cli: RunCLI) -> int:
-    """Train or evaluate what ``cli`` has built, then print the results; 130 when the user interrupts."""
+    """Train or evaluate what ``cli`` has built, then print the results; 130 when interrupted, 143 when terminated."""
     trainer, folder = cli.trainer, cli.run_folder
     checkpoint = str(folder.checkpoint) if folder.checkpoint else None
     try:
@@ -221,12 +222,14 @@ def run(cli: RunCLI) -> int:
         if isinstance(stop, SystemExit) and not trainer.interrupted:
             raise
         print(results.interrupted(folder), file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT)
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
     if not trainer.is_global_zero:
         return 0
     if cli.verb == "fit":
+        if folder.checkpoint and trainer.global_step == checkpoint_step(folder.checkpoint):
+            print(f"nothing was left to train: {trainer.global_step} steps are done; raise trainer.max_steps to go on")
         model = results.export_best(trainer, cli.model, folder)
         print(results.fit_report(trainer, cli.model, folder, model), flush=True)
     elif cli.verb == "predict":

@@ -1,5 +1,6 @@
 """A model and data that train in milliseconds, for tests of the command line: a policy of one weight."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -23,14 +24,20 @@ class Climber(LightningModule):
     """Its weight goes up by the learning rate a step; validation scores are best at a weight of 2."""
 
     def __init__(
-        self, q: float = 0.75, sampler: SamplerConfig | None = None, samples: int = 2, fail_at: int = 0, label: str = ""
+        self,
+        q: float = 0.75,
+        sampler: SamplerConfig | None = None,
+        samples: int = 2,
+        fail_at: int = 0,
+        label: str = "",
+        pause: float = 0.0,
     ):
         super().__init__()
         if not 0 <= q <= 1:
             raise ConfigError(f"model.q: given {q}, allowed is a number from 0 to 1")
         self.automatic_optimization = False
         self.policy = OneWeight()
-        self.samples, self.fail_at = samples, fail_at
+        self.samples, self.fail_at, self.pause = samples, fail_at, pause
         self.save_hyperparameters({"estimator": "Climber", "q": q, "samples": samples, "label": label})
 
     def configure_model(self):
@@ -38,6 +45,7 @@ class Climber(LightningModule):
             self.policy.load()
 
     def training_step(self, batch, batch_idx):
+        time.sleep(self.pause)
         optimizer = self.optimizers()
         self.policy.weight.grad = -torch.ones(1)
         optimizer.step()

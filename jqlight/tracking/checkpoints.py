@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -79,3 +80,8 @@ class RunCheckpoint(ModelCheckpoint):
 def best_metric(module: LightningModule) -> str:
     """Name of the metric that the best checkpoint has the most of."""
     return f"val/maj_at_{getattr(module, 'samples', None) or module.hparams.get('samples', 16)}"
+
+
+def checkpoint_step(path: str | Path) -> int:
+    """Optimizer steps taken when a checkpoint was saved; its tensors are not read."""
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])

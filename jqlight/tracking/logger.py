@@ -19,6 +19,8 @@ from jqlight.tracking.upload import PARENT_TAG, BackgroundUpload, Uploader, log,
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+# Seconds that an interrupted run still spends on its upload: who stops a run has no time for more.
+_HURRY = 10.0
 _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 
 
@@ -114,10 +116,10 @@ class RunLogger(Logger):
         """End the run and wait for the last upload; says what to do when some of it could not be uploaded."""
         if self._thread is None:
             return
-        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
         ended = "KILLED" if interrupted else _STATUS.get(status, "FINISHED")
         self.journal.update(status=ended, end_time=time.time())
-        failure = self._thread.close(self.patience)
+        failure = self._thread.close(min(self.patience, _HURRY) if interrupted else self.patience)
         self._thread = None
         if failure is not None:
             log.warning(
@@ -144,7 +146,12 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def log_samples(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log a table of sampled outputs: ``samples/step_000100`` for validation, with the stage's name for others."""
+        """Log a table of sampled outputs: ``samples/step_000100`` for validation, with the stage's name for others.
+
+        ``step`` is ignored, as in ``log_metrics``, where a trainer counts optimizer steps.
+        """
+        if self.step_source is not None:
+            step = self.step_source()
         name = f"step_{step:06d}" if stage == "val" else f"{stage}_step_{step:06d}"
         self.journal.log_rows(name, rows)
         self._wake()

@@ -1,9 +1,14 @@
 """Whole runs through the command line, on a model of one weight."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import cli_standins
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -122,6 +127,12 @@ def test_resume_continues_the_same_run(shell, climber, workplace, how):
     assert not (workplace / "runs/climber-2").exists()
 
 
+def test_a_finished_run_says_that_nothing_is_left(shell, climber):
+    shell("fit", "--config", climber)
+    assert shell("fit", "--config", climber, "--ckpt_path", "last") == 0, shell.err
+    assert "nothing was left to train: 6 steps are done; raise trainer.max_steps to go on" in shell.out
+
+
 def test_last_starts_afresh_where_there_is_nothing_to_continue(shell, climber, workplace):
     assert shell("fit", "--config", climber, "--ckpt_path", "last", "--run_dir", "runs/a") == 0
     assert [row["step"] for row in metrics(workplace / "runs/a") if "train/success" in row] == [1, 2, 3, 4, 5, 6]
@@ -135,7 +146,8 @@ def test_the_best_checkpoint_is_tested_in_its_own_run(shell, climber, workplace)
     run = stored_run(workplace)
     assert run.data.metrics["test/weight"] == 2.0
     assert run.data.metrics["val/maj_at_2"] == 0.75
-    assert (workplace / "runs/climber/samples/test_step_000000.jsonl").exists()
+    assert metrics(workplace / "runs/climber")[-1]["step"] == 4
+    assert (workplace / "runs/climber/samples/test_step_000004.jsonl").exists()
 
 
 def test_predict_writes_rows(shell, climber, workplace):
@@ -169,6 +181,23 @@ def test_ctrl_c_ends_with_the_command_to_go_on(shell, climber, workplace):
     assert stored_run(workplace).info.status == "KILLED"
     assert shell("fit", "--ckpt_path", "runs/climber/checkpoints/last.ckpt", "--model.fail_at", "0") == 0
     assert stored_run(workplace).info.status == "FINISHED"
+
+
+def test_a_terminated_run_ends_like_an_interrupted_one(climber, workplace):
+    command = [sys.executable, "-m", "jqlight", "fit", "--config", str(climber), "--trainer.max_steps", "9999"]
+    command += ["--model.pause", "0.05"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli_standins.__file__).parent)}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+    ) as run:
+        checkpoint = workplace / "runs/climber/checkpoints/last.ckpt"
+        while run.poll() is None and not checkpoint.exists():
+            time.sleep(0.05)
+        run.terminate()
+        _, errors = run.communicate(timeout=60)
+    assert run.returncode == 143, errors
+    assert "interrupted; go on with: jqlight fit --ckpt_path runs/climber/checkpoints/last.ckpt" in errors
+    assert stored_run(workplace).info.status == "KILLED"
 
 
 def test_an_error_in_a_step_is_a_sentence_and_the_run_has_failed(shell, climber, workplace):
