@@ -2,11 +2,12 @@
 
 It writes what the runner looks at (metrics.jsonl, checkpoints/last.ckpt) and obeys a few settings of its own:
 ``--fake.steps N``, ``--fake.seconds S`` per step, ``--fake.fail_at STEP`` (once: a resumed run goes on),
-``--fake.crash``, ``--fake.fail_test`` (the first ``test`` fails).
+``--fake.crash``, ``--fake.fail_test`` (the first ``test`` fails), ``--fake.polite`` (ends with 0 when asked to stop).
 """
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,8 @@ def main(argv: list[str]) -> int:
     folder = Path(options["run_dir"])
     checkpoint = folder / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    if "fake.polite" in options:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     first = int(Path(options["ckpt_path"]).read_text()) if argv[0] == "fit" and "ckpt_path" in options else 0
     with (folder / "calls.jsonl").open("a") as calls:
         calls.write(json.dumps({"argv": argv, "first": first, "env": dict(os.environ), "pid": os.getpid()}) + "\n")
