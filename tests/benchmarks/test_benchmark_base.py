@@ -1,5 +1,6 @@
 """What every benchmark does alike: subsets, dropped records, tokens, loaders and its settings' errors."""
 
+import json
 from typing import ClassVar
 
 import pytest
@@ -8,8 +9,29 @@ from jqlight.benchmarks import Benchmark, Item, Record
 from jqlight.errors import ConfigError, DataError
 
 
+class Own(Benchmark):
+    """A benchmark of one's own, as short as it gets: its records lie in a file of questions."""
+
+    task = "Add the numbers."
+
+    def item(self, record):
+        return Item(record.text("question"), record.text("answer"))
+
+
+def test_a_benchmark_of_ones_own_reads_a_file_of_questions(tmp_path, token_format):
+    rows = [{"id": i, "question": f"{i}+1", "answer": str(i + 1)} for i in range(40)]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    benchmark = Own(path=str(path), scenario="warm", prompts_per_step=2).bind(token_format)
+    splits = [benchmark.examples(split) for split in ("train", "validation", "test")]
+    assert sorted(int(e.id) for examples in splits for e in examples) == list(range(40))
+    assert all(e.answer == str(int(e.id) + 1) for examples in splits for e in examples)
+    assert splits[0][0].prompt == f"Add the numbers.\n\n{splits[0][0].id}+1\n<think>\n"
+    assert benchmark.verifiers[""]("it is 7", ("7",)) == 1.0
+
+
 class Toy(Benchmark):
-    """A custom benchmark, as short as it gets; records from the test."""
+    """Records from the test."""
 
     task = "Add the numbers."
     sizes: ClassVar = {"train": 6, "validation": 100}
