@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 from jqlight import quiet
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
@@ -66,6 +67,9 @@ def _run(verb: str, arguments: list[str]) -> int:
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
     quiet.settle()  # before any library reads these settings at import
+    if str(Path.cwd()) not in sys.path:
+        # A config may name a class in the working directory. At the end: nothing there can shadow a library.
+        sys.path.append(str(Path.cwd()))
     module = VERBS[verb][0]
     entry = import_module(module).main
     return int((entry(verb, arguments) if module == "jqlight.lightning_cli" else entry(arguments)) or 0)
