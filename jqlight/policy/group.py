@@ -33,6 +33,8 @@ class Group:
         device = network.model.device
         self._prompt_ids = torch.tensor(list(prompt_ids), dtype=torch.long, device=device)
         self._rows = build_rows(continuations, device)
+        # Prompt and row in one pass where nobody shares the prompt.
+        self._share = network.route.share and len(self._rows.lengths) > 1
         self._prompt: Prompt | None = None
         self._kept: list[tuple[list[int], Tensor]] = []
         self._values = torch.zeros(self._rows.tokens.shape, dtype=torch.float64, device=device)
@@ -115,7 +117,7 @@ class Group:
 
     def _open_prompt(self, *, graph: bool) -> None:
         """Run the prompt, unless that was done already and with the graph that is needed now."""
-        if self._network.route.share and (self._prompt is None or (graph and not self._prompt.has_graph)):
+        if self._share and (self._prompt is None or (graph and not self._prompt.has_graph)):
             with torch.set_grad_enabled(graph):
                 self._prompt = self._network.prompt(self._prompt_ids)
 
@@ -175,7 +177,7 @@ class Group:
 
     def _row_extra(self) -> float:
         """Tokens' worth of memory that a row costs beside its own tokens."""
-        share = self._budget.copy_share if self._network.route.share else 1.0
+        share = self._budget.copy_share if self._share else 1.0
         return share * len(self._prompt_ids)
 
     def _plan(self, rows: Sequence[int]) -> list[list[int]]:

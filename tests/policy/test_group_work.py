@@ -139,6 +139,14 @@ def test_identical_continuations_are_one_row_with_the_sum_of_their_coefficients(
     assert relative_error(got.grads, want) < 1e-10
 
 
+def test_a_single_row_runs_with_its_prompt_in_one_pass(tiny_gpt2: str) -> None:
+    policy = load(tiny_gpt2)
+    passes = Passes(policy)
+    group = policy.group(PROMPT, [CONTINUATIONS[1], CONTINUATIONS[6]])  # the same tokens
+    assert group.log_answer()[0] == group.log_answer()[1]
+    assert passes.shapes == [(1, len(PROMPT) + 4)]
+
+
 def test_rows_of_one_token_need_the_prompt_alone(tiny_gpt2: str) -> None:
     policy = load(tiny_gpt2)
     passes = Passes(policy)
