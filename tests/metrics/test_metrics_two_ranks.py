@@ -49,7 +49,7 @@ def test_two_ranks_give_the_same_bits_as_one(tmp_path):
     ]
     (tmp_path / "questions.json").write_text(json.dumps(cases))
     (tmp_path / "worker.py").write_text(WORKER)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     command = [sys.executable, str(tmp_path / "worker.py"), str(tmp_path)]
     processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in range(2)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]

@@ -54,6 +54,7 @@ def test_majority_of_some_of_the_samples():
     metric = MajorityAtK(1, exact_match)
     metric.update([["r", "w", "w", ""]], [["r"]])
     assert metric.compute().item() == pytest.approx(1 / 4)
+    assert metric.unanswered_rate.item() == pytest.approx(1 / 4)
 
 
 def test_majority_uses_the_normaliser():

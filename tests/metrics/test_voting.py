@@ -57,14 +57,14 @@ def test_large_n_keeps_its_precision():
 
 
 def test_beyond_the_limit_a_seeded_estimate_close_to_the_exact_value(monkeypatch):
-    answers = [str(i % 5) for i in range(40)]
+    answers = [str(i % 5) if i < 10 else "" for i in range(40)]  # a draw of 4 is often silent
     scores = [float(i % 5 == 0) for i in range(40)]
-    exact = majority_vote(answers, scores, 7)
+    exact = majority_vote(answers, scores, 4)
     monkeypatch.setattr(voting, "_EXACT_WORK", 0)
-    drawn = majority_vote(answers, scores, 7)
-    assert drawn == majority_vote(answers, scores, 7)
+    drawn = majority_vote(answers, scores, 4)
+    assert drawn == majority_vote(answers, scores, 4)
     assert drawn != exact
-    assert drawn == pytest.approx(exact, abs=0.04)
+    assert drawn == pytest.approx(exact, abs=0.03)
 
 
 def test_too_few_samples_says_what_to_do():
