@@ -8,7 +8,7 @@ from rich.console import Console
 
 from jqlight.commands.arguments import CommandParser
 from jqlight.errors import JQLightError
-from jqlight.tracking.report import NOTES, Report, read_report
+from jqlight.tracking.report import Report, read_report
 from jqlight.tracking.runs import find_parents, get_parent, open_store, store_uri
 from jqlight.tracking.tables import TextTable
 from jqlight.tracking.upload import log, reason, store_errors
@@ -48,7 +48,7 @@ def present(console: Console, report: Report, folder: Path) -> None:
     """Print the tables and write the report to ``folder``."""
     tables = report.tables()
     _print(console, tables["summary"])
-    for note in NOTES:
+    for note in report.notes():
         console.print(note, style="dim", highlight=False)
     if "published" in tables:
         console.print(f"\nBeside published numbers, in percent ({report.source}):", highlight=False)

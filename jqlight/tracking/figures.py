@@ -54,13 +54,13 @@ def pictures(comparison: Comparison) -> list[Picture]:
         ),
         (
             "cold_start",
-            f"Cold start: mean log success, and the largest amplified advantage (Lin & Ie 2026, Figure 3); {band}; "
-            f"{escape}.",
+            f"Cold start. Left: mean log success; {band}; {escape}. Right: largest amplified advantage of a step "
+            "(Lin & Ie 2026, Figure 3), mean over seeds; no mark where it is 0, since all rationales serve equally.",
             _panels(
                 comparison,
                 [
                     _curves("train/log_success", "mean log P(answer) (nats)", escape=True),
-                    _curves("train/max_amplified_advantage", "max amplified advantage", scale="symlog"),
+                    _spots("train/max_amplified_advantage", "largest amplified advantage, M score"),
                 ],
             ),
         ),
@@ -165,7 +165,7 @@ def _beyond(number: int) -> float:
     return 1.2 + 0.2 * number
 
 
-def _curves(key: str, label: str, *, escape: bool = False, scale: str = "linear") -> Panel:
+def _curves(key: str, label: str, *, escape: bool = False) -> Panel:
     def draw(axes: Axes, rows: Sequence[Row]) -> bool:
         drawn = False
         for row, (colour, marker, dash) in zip(rows, _styles(), strict=False):
@@ -192,8 +192,22 @@ def _curves(key: str, label: str, *, escape: bool = False, scale: str = "linear"
                 at = min(range(len(steps)), key=lambda i: abs(steps[i] - escaped.mean))
                 axes.plot(steps[at], means[at], "v", color=colour, markersize=9, markeredgecolor="black")
         axes.set(xlabel="optimizer step", ylabel=label)
-        if scale != "linear":
-            axes.set_yscale(scale, linthresh=1e-12)
+        return drawn
+
+    return draw
+
+
+def _spots(key: str, label: str) -> Panel:
+    """Positive values on a logarithmic axis, one mark a step: a line would dive between the steps that are 0."""
+
+    def draw(axes: Axes, rows: Sequence[Row]) -> bool:
+        drawn = False
+        for row, (colour, marker, _) in zip(rows, _styles(), strict=False):
+            positive = [(step, mean) for step, mean, _, _ in row.mean_curve(key) if 0 < mean < math.inf]
+            if positive:
+                drawn = True
+                axes.plot(*zip(*positive), marker, color=colour, markersize=3, alpha=0.8, label=row.setting.method)
+        axes.set(xlabel="optimizer step", ylabel=label, yscale="log")
         return drawn
 
     return draw

@@ -36,7 +36,7 @@ th.name, td.name { text-align: left; }
 figure { margin: 1rem 0; } img { max-width: 100%; } figcaption, .note { color: #555; font-size: 0.9rem; }
 """
 
-NOTES = (
+_NOTES = (
     "Validation numbers are those of each run's best validation (largest maj@k, the earliest of equals), as means ± "
     "sample standard deviation over n runs; shares between 0 and 1.",
     f"Escape step: the first optimizer step at which the running mean of train/success over {WINDOW} steps reaches "
@@ -70,6 +70,17 @@ class Report:
             found["published"] = published_table(self.published)
         return found
 
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know, one sentence or two each."""
+        unfinished = [
+            f"{outcome.record.name} ({outcome.record.status.lower()})"
+            for row in self.comparison.rows
+            for outcome in row.outcomes
+            if outcome.record.status != "FINISHED"
+        ]
+        warning = f"Not finished, and counted with what they have so far: {', '.join(unfinished)}."
+        return [*([warning] if unfinished else []), *_NOTES]
+
     def write(self, folder: Path) -> Path:
         """Write report, tables and figures to ``folder``; the path of the report."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +110,7 @@ class Report:
             f'<p class="note">{html.escape(self._origin())}</p>',
             "<h2>Summary</h2>",
             _table(tables["summary"]),
-            *(f'<p class="note">{html.escape(note)}</p>' for note in NOTES),
+            *(f'<p class="note">{html.escape(note)}</p>' for note in self.notes()),
         ]
         if "published" in tables:
             parts += ["<h2>Beside published numbers (percent)</h2>", _table(tables["published"])]

@@ -65,12 +65,6 @@ def test_point_that_fits_no_node_is_refused_before_anything_starts():
         RayLauncher(None, cpus=1, gpus=99)
 
 
-@with_ray
-def test_cluster_that_does_not_answer_is_named():
-    with pytest.raises(ConfigError, match=r"no cluster answers at 127\.0\.0\.1:9"):
-        RayLauncher("127.0.0.1:9", cpus=1, gpus=0)
-
-
 def _alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -10,6 +10,11 @@ from jqlight.errors import ConfigError
 from jqlight.tracking.report import read_report
 from jqlight.tracking.runs import get_parent
 
+
+def read(client, parent):
+    return read_report(client, "here", parents=[get_parent(client, parent)])
+
+
 SWEEP_FILE = """
 base: <b>.yaml
 published:
@@ -48,6 +53,38 @@ def test_report_says_what_its_numbers_are(report):
     assert "a paper &amp; more" in page
     assert "made_up" in page
     assert all(outcome.record.run_id in page for row in report.comparison.rows for outcome in row.outcomes)
+
+
+def test_runs_that_have_not_finished_are_named(store, tmp_path):
+    client = store[1]
+    runs = [Fake("GARL", "1", 0), Fake("GARL", "1", 1)]
+    parent = log_sweep(client, runs, experiment="unfinished", artifacts=tmp_path.as_uri())
+    assert not read(client, parent).notes()[0].startswith("Not finished")
+    experiment = client.get_experiment_by_name("unfinished").experiment_id
+    (run,) = client.search_runs([experiment], "attributes.run_name = 'GARL-q1-seed1'")
+    client.update_run(run.info.run_id, status="RUNNING")
+    note = "Not finished, and counted with what they have so far: GARL-q1-seed1 (running)."
+    assert read(client, parent).notes()[0] == note
+    assert note in read(client, parent).html()
+
+
+def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_path, monkeypatch):
+    from jqlight.tracking import figures
+
+    client = store[1]
+    parent = log_sweep(client, [], experiment="marks", artifacts=tmp_path.as_uri())
+    tags = {"mlflow.parentRunId": parent, "estimator": "GARL", "q": "1"}
+    experiment = client.get_experiment_by_name("marks").experiment_id
+    run_id = client.create_run(experiment, run_name="p", tags=tags).info.run_id
+    for step, value in ((1, 0.0), (2, 1e-7), (3, 0.0), (4, 0.5)):
+        client.log_metric(run_id, "train/max_amplified_advantage", value, step=step)
+        client.log_metric(run_id, "train/log_success", -5.0, step=step)
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(read(client, parent).comparison)
+    (marks,) = drawn[0].axes[1].get_lines()
+    assert list(marks.get_xdata()) == [2, 4]
+    assert drawn[0].axes[1].get_yscale() == "log"
 
 
 def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(report, monkeypatch):
@@ -106,8 +143,8 @@ def test_compare_needs_neither_run_folders_nor_checkpoints_nor_artifacts(store, 
     assert written == {"report.html", "summary.md", "runs.md", "q.png", "validation.png", "cold_start.png", "cost.png"}
 
 
-def test_runs_without_any_metric_make_a_report_without_figures(tmp_path):
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+def test_runs_without_any_metric_make_a_report_without_figures(store, tmp_path):
+    client = store[1]
     experiment = client.create_experiment("fresh", artifact_location=tmp_path.as_uri())
     parent = client.create_run(experiment, run_name="s", tags={"jqlight.sweep": "s"})
     with pytest.raises(ConfigError, match="sweep s: no point has started yet"):
