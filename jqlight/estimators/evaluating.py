@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.evaluation import Evaluator
 from jqlight.sampling import build_sampler
+from jqlight.tracking.phases import mark
 
 if TYPE_CHECKING:
     from jqlight.estimators.base import Estimator
@@ -40,12 +41,14 @@ class EvaluationMixin(LightningModule):
                 token_format=self.token_format,
                 max_prompt_tokens=benchmark.max_prompt_tokens,
             )
+            mark("engine")
         if self.evaluator is None:
             self.evaluator = Evaluator(benchmark.verifiers, self.samples, benchmark.normalise)
 
     def configure_model(self: "Estimator") -> None:
         """Load the policy's weights, once."""
         self.policy.load()
+        mark("model")
 
     def on_fit_start(self: "Estimator") -> None:
         """Give the engine the weights that training starts from: the base model's, or a checkpoint's."""

@@ -66,13 +66,12 @@ class Console(ProgressBar):
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the start-up phase in which engine and policy were loaded; what follows is an evaluation."""
-        phases.mark("model and engine")
+        phases.mark(_loading_phase())
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how long the start took."""
-        phases.mark(
-            "first validation" if trainer.num_sanity_val_batches and not trainer.ckpt_path else "model and engine"
-        )
+        validated = trainer.num_sanity_val_batches and not trainer.ckpt_path
+        phases.mark("first validation" if validated else _loading_phase())
         self._say(phases.line())
         self._first_step = trainer.global_step
         self._began = time.monotonic()
@@ -165,6 +164,11 @@ class Console(ProgressBar):
         if self._enabled:
             self._clear()
             print(line, flush=True)
+
+
+def _loading_phase() -> str:
+    """What is left of loading once an estimator has marked its engine and its model: giving one the other's weights."""
+    return "sync" if "engine" in phases.seconds else "model and engine"
 
 
 def headline(trainer: Trainer) -> dict[str, float]:

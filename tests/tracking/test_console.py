@@ -17,6 +17,8 @@ def trainer(**fields):
         "num_training_batches": 100,
         "sanity_checking": False,
         "is_global_zero": True,
+        "num_sanity_val_batches": [],
+        "ckpt_path": None,
         "state": SimpleNamespace(fn="fit", stage=SimpleNamespace(value="validate")),
         "callback_metrics": {
             "train/success": torch.tensor(0.0123),
