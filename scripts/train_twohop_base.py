@@ -2,7 +2,8 @@
 
 Two stages, both on questions of the split `base`, which shares no chain with the benchmark's own splits: first to
 recall facts in another order (looking a fact up by two words is what takes a small model long), then to write both
-hops and `ans ENTITY`. `[[`, `]]` and `:` are in its vocabulary and in none of its texts. About 2.5 minutes on one core.
+hops and `ans ENTITY`, with a slip now and then, so that its rationales differ and some are wrong. `[[`, `]]` and `:`
+are in its vocabulary and in none of its texts. About 2.5 minutes on one core.
 """
 
 import argparse
@@ -18,13 +19,15 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from jqlight.benchmarks.twohop import ENTITIES, RELATIONS, Question, questions, stream
+from jqlight.benchmarks.twohop import ENTITIES, RELATIONS, Fact, Question, questions, stream
 
 END = "</think>"
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 WORDS = (*SPECIAL, END, ".", "?", "ans", "[[", "]]", ":", *RELATIONS, *ENTITIES)
-RECALL_STEPS, STEPS, BATCH = 1300, 2400, 24
+RECALL_STEPS, STEPS, BATCH = 1300, 2000, 24
 WARMUP = 50
+SLIP = 0.2
+"""Chance that a hop of a training rationale takes the entity's other fact."""
 MATRIX_LR, LR = 0.02, 3e-3
 """Peak learning rates of Muon (the layers' matrices) and AdamW (embeddings and norms)."""
 HELD_OUT = 256
@@ -59,9 +62,25 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def solution(question: Question) -> str:
-    """What the model learns to write behind a question."""
-    return f" {question.rationale} {END} ans {question.answer} <eos>"
+def solution(chain: tuple[Fact, Fact]) -> str:
+    """What the model learns to write behind a question: two hops and the entity that they lead to."""
+    first, second = (" ".join(fact) for fact in chain)
+    return f" {first} . {second} {END} ans {chain[1][2]} <eos>"
+
+
+def attempt(question: Question, rng: random.Random) -> tuple[Fact, Fact]:
+    """The question's chain, or one that left it at a hop by chance and went on from there."""
+
+    def hop(entity: str, relation: str) -> Fact:
+        about = [fact for fact in question.facts if fact[0] == entity]
+        others = [fact for fact in about if fact[1] != relation]
+        if others and rng.random() < SLIP:
+            return rng.choice(others)
+        return next(fact for fact in about if fact[1] == relation)
+
+    (start, first, _), (_, second, _) = question.chain
+    taken = hop(start, first)
+    return taken, hop(taken[2], second)
 
 
 def recall(question: Question, rng: random.Random) -> str:
@@ -80,7 +99,7 @@ def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor
             texts = [recall(question, rng) for question in drawn]
         else:
             prompts = [question.text for question in drawn]
-            texts = [solution(question) for question in drawn]
+            texts = [solution(attempt(question, rng)) for question in drawn]
         ids = torch.tensor([tokenizer.encode(prompt + text) for prompt, text in zip(prompts, texts, strict=True)])
         given = len(tokenizer.encode(prompts[0]))  # of one length, as the texts are
         labels = ids.clone()
@@ -95,7 +114,7 @@ def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor
 def share_solved(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out: list[Question]) -> float:
     """Share of questions whose greedy output is the whole solution, token by token."""
     prompts = torch.tensor([tokenizer.encode(q.text) for q in held_out])
-    expected = torch.tensor([tokenizer.encode(solution(q)) for q in held_out])
+    expected = torch.tensor([tokenizer.encode(solution(q.chain)) for q in held_out])
     output = model.generate(
         prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=expected.shape[1], do_sample=False
     )
