@@ -60,7 +60,11 @@ def summary_table(comparison: Comparison) -> TextTable:
         ("success", "success", 2),
         ("minutes", "minutes", 1),
     ]
-    columns = [column for column in columns if any(row.spread(column[1]).n for row in comparison.rows)]
+    # That no run escaped is a result: its column stays.
+    asked = {"escape": "success"}
+    columns = [
+        column for column in columns if any(row.spread(asked.get(column[1], column[1])).n for row in comparison.rows)
+    ]
     places = len(comparison.places()) > 1
     rows = []
     for row in comparison.rows:

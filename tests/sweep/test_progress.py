@@ -22,6 +22,13 @@ def test_newest_figures_are_read_as_they_come(tmp_path):
     assert (progress.step, progress.success, progress.majority) == (3, 0.4, 0.25)
 
 
+def test_scores_of_an_earlier_checkpoint_are_no_step_back(tmp_path):
+    progress = Progress(tmp_path / "metrics.jsonl")
+    add(progress.metrics, {"step": 60, "train/success": 0.5}, {"step": 40, "test/maj_at_16": 0.9})
+    progress.update()
+    assert (progress.step, progress.majority) == (60, None)
+
+
 def test_a_line_being_written_waits_and_a_broken_one_is_skipped(tmp_path):
     progress = Progress(tmp_path / "metrics.jsonl")
     progress.metrics.write_text('{"step": 1, "train/succ{"step": 2}\n{"step": 3}\n{"step": 4, "train')

@@ -89,6 +89,12 @@ def test_summary_says_how_many_escaped(comparison):
     assert table.markdown().splitlines()[1].startswith("| --- | ---: |")
 
 
+def test_nobody_escaping_is_shown(client):
+    parent = log_sweep(client, [Fake("GRPO", middle=None)], name="stuck")
+    table = summary_table(compare(child_records(client, [get_parent(client, parent)], metric_keys)))
+    assert table.rows[0][table.headings.index("escape step")] == "never"
+
+
 def test_mean_curve_is_over_the_runs_that_logged_a_step(comparison):
     curve = {step: rest for step, *rest in row(comparison, "GARL q=0.75").mean_curve("val/maj_at_16")}
     assert curve[40] == pytest.approx([0.7, 0.6, 0.8])
