@@ -6,6 +6,7 @@ must be reachable from every node (a shared file system, an MLflow server).
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from jqlight.tracking.upload import reason
 
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.2
+_CONNECT_SECONDS = 5.0
 
 
 class RayLauncher:
@@ -42,8 +44,9 @@ class RayLauncher:
             ) from error
         self._ray: Any = ray
         try:
+            _knock(address)
             ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RaySystemError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             ray.shutdown()
             raise ConfigError(
                 f"--ray-address: no cluster answers at {address or 'this machine'} ({reason(error)}); "
@@ -68,6 +71,13 @@ class RayLauncher:
             self._ray.shutdown()
             held = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise ConfigError(f"--cpus {cpus:g} --gpus {gpus:g}: no node holds that much for a point (nodes: {held})")
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError when nothing listens at ``host:port``, which Ray itself takes minutes to find out."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
 
 
 class _RayJob:

@@ -65,6 +65,13 @@ def test_point_that_fits_no_node_is_refused_before_anything_starts():
         RayLauncher(None, cpus=1, gpus=99)
 
 
+@with_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_cluster_that_does_not_answer_is_named_at_once(address):
+    with pytest.raises(ConfigError, match=rf"no cluster answers at {address} \(.*refused"):
+        RayLauncher(address, cpus=1, gpus=0)
+
+
 def _alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
