@@ -3,10 +3,10 @@
 import os
 import shlex
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from jqlight.commands.arguments import CommandParser
 from jqlight.errors import ConfigError
@@ -38,13 +38,13 @@ def main(argv: Sequence[str]) -> int:
             f"--port {options.port + 1}"
         )
     print(f"MLflow of {store}\n\n    {page(f'http://{HOST}:{options.port}', record)}\n\nCtrl-C ends it.", flush=True)
+    become(command)
+
+
+def become(command: list[str]) -> NoReturn:
+    """Let MLflow's server take this process's place, so that Ctrl-C and kill reach it."""
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with subprocess.Popen([sys.executable, "-m", *command], env=environment) as server:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:  # the server has received it too
-            server.terminate()
-            return 0
+    os.execve(sys.executable, [sys.executable, "-m", *command], environment)
 
 
 def find_store(folder: Path, given: str | None) -> str:

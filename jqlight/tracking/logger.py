@@ -212,7 +212,10 @@ class DeferredClient:
 def default_store(run_dir: Path) -> str:
     """Tracking URI of a run that is given none."""
     beside = f"sqlite:///{run_dir.resolve().parent / 'mlflow.db'}"
-    return os.environ.get("MLFLOW_TRACKING_URI") or read_record(run_dir).get("tracking_uri") or beside
+    store = os.environ.get("MLFLOW_TRACKING_URI") or read_record(run_dir).get("tracking_uri") or beside
+    if store.startswith("sqlite:///"):  # the same file in every process, wherever that runs
+        return f"sqlite:///{Path(store.removeprefix('sqlite:///')).absolute()}"
+    return str(store)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """doctor, sync, ui: what they print and how they end."""
 
 import socket
+import sys
 import threading
 
 import pytest
@@ -124,6 +125,25 @@ def test_ui_of_a_server_prints_the_runs_page(workplace, shell, monkeypatch):
     Journal(workplace / "runs/a").update(run_id="r1", experiment_id="7")
     assert shell("ui", "runs/a", "--store", "http://server:5000") == 0
     assert shell.out == "http://server:5000/#/experiments/7/runs/r1\n"
+
+
+def test_ui_becomes_the_server_and_names_the_page(workplace, shell, monkeypatch):
+    class Replaced(BaseException):
+        pass
+
+    def replace(program, arguments, environment):
+        started.append((program, arguments, environment["MLFLOW_DISABLE_TELEMETRY"]))
+        raise Replaced
+
+    started = []
+    monkeypatch.setattr(ui.os, "execve", replace)
+    store = f"sqlite:///{workplace}/runs/mlflow.db"
+    Journal(workplace / "runs/a").update(run_id="r1", experiment_id="7", tracking_uri=store)
+    with pytest.raises(Replaced):
+        ui.main(["runs/a", "--port", "5077"])
+    command = [sys.executable, "-m", *ui.server_command(store, 5077)]
+    assert started == [(sys.executable, command, "true")]
+    assert "http://127.0.0.1:5077/#/experiments/7/runs/r1" in shell.capsys.readouterr().out
 
 
 def test_ui_names_a_port_that_is_in_use(workplace, shell):

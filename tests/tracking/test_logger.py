@@ -229,6 +229,8 @@ def test_default_store_is_beside_the_run_unless_the_environment_names_one(workpl
     assert default_store(workplace / "runs/a") == "http://example.invalid"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere.db")
     assert default_store(workplace / "runs/a") == "sqlite:////elsewhere.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
+    assert default_store(workplace / "runs/a") == f"sqlite:///{workplace}/here.db"
 
 
 def test_flatten_drops_what_is_empty_private_or_only_structure():
