@@ -6,7 +6,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from jqlight.commands.arguments import CommandParser
 from jqlight.errors import ConfigError
@@ -38,11 +37,11 @@ def main(argv: Sequence[str]) -> int:
             f"--port {options.port + 1}"
         )
     print(f"MLflow of {store}\n\n    {page(f'http://{HOST}:{options.port}', record)}\n\nCtrl-C ends it.", flush=True)
-    become(command)
+    return become(command)
 
 
-def become(command: list[str]) -> NoReturn:
-    """Let MLflow's server take this process's place, so that Ctrl-C and kill reach it."""
+def become(command: list[str]) -> int:
+    """Exit code of MLflow's server, which takes this process's place, so that Ctrl-C and kill reach it."""
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)
 
