@@ -10,8 +10,8 @@ pair occurs once, so there is exactly one answer.
 
 The questions are a fixed data set, like a file: question number i of a split is the same for every seed and size.
 A chain belongs to one split alone, decided by its hash; one split, ``base``, is what the bundled model was trained on.
-That model writes the chain, ``</think>`` and ``ans e12``, while the gold answer is ``[[ e12 ]]``, in tokens
-that it never saw in use: a cold start.
+That model writes a chain, the right one in two samples of three, then ``</think>`` and ``ans e12``, while the gold
+answer is ``[[ e12 ]]``, in tokens that it never saw in use: a cold start.
 """
 
 import random
@@ -116,8 +116,9 @@ class TwoHop(Benchmark):
 
     Args:
         answer_format: the gold answer, ``{answer}`` standing for the entity. It sets how cold the start is, and with
-            that the smallest q that escapes. Mean log w of the bundled model before training: ``[[ {answer} ]]`` -60,
-            ``[[ : {answer} : ]]`` -114, ``: {answer}`` -22; ``ans {answer}`` is its own format, 0.
+            that the smallest q that escapes. Mean log w of the bundled model behind the right rationale, before
+            training: ``[[ {answer} ]]`` -54, ``[[ : {answer} : ]]`` -86, ``: {answer}`` -20; ``ans {answer}`` is its
+            own format, 0.
         label_noise: share of the training answers that are replaced by a wrong entity, in [0, 1].
         **kwargs: see :class:`Benchmark`; sizes are numbers up to 100,000, and ``path`` is not taken.
 
