@@ -19,7 +19,8 @@ from jqlight.tracking.compare import THRESHOLD, TIMES, WINDOW, Comparison, Row
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 _DASHES = ("-", "--", "-.", ":")
-_WIDTH, _PANEL, _DPI = 9.0, 3.4, 110
+_PANEL_WIDTH, _PANEL_HEIGHT, _LEGEND_WIDTH, _DPI = 4.2, 3.4, 1.2, 110
+_HIGHEST_SHARE = 1.05
 _SHIFT = 0.015
 
 
@@ -42,9 +43,15 @@ def pictures(comparison: Comparison) -> list[Picture]:
     drawn = [
         (
             "q",
-            f"Held-out {k} and pass@1 against q, at the best validation; {spread}.",
+            f"Held-out {k} and pass@1 at the best validation, and the escape step, against q; {spread}. "
+            "A method without a mark in the last panel never escaped.",
             _panels(
-                comparison, [_against_q("maj", f"validation {k} (share)"), _against_q("pass_1", "validation pass@1")]
+                comparison,
+                [
+                    _against_q("maj", f"validation {k} (share)"),
+                    _against_q("pass_1", "validation pass@1 (share)"),
+                    _against_q("escape", "escape step (optimizer steps)"),
+                ],
             ),
         ),
         (
@@ -76,7 +83,11 @@ Panel = Callable[[Axes, Sequence[Row]], bool]
 def _panels(comparison: Comparison, panels: Sequence[Panel]) -> Figure | None:
     """One line of panels for each place; None when nothing was drawn."""
     places = comparison.places()
-    figure = Figure(figsize=(_WIDTH, _PANEL * len(places)), dpi=_DPI, layout="constrained")
+    figure = Figure(
+        figsize=(_PANEL_WIDTH * max(2, len(panels)) + _LEGEND_WIDTH, _PANEL_HEIGHT * len(places)),
+        dpi=_DPI,
+        layout="constrained",
+    )
     grid = figure.subplots(len(places), len(panels), squeeze=False)
     anything = False
     for axes_of_place, (place, rows) in zip(grid, places.items(), strict=True):
@@ -101,12 +112,13 @@ def _against_q(column: str, label: str) -> Panel:
             dict.fromkeys(row.setting.q for row in shown if row.setting.q and row.setting.q_number is None)
         )
         styles = dict(zip(dict.fromkeys(row.setting.estimator for row in rows), _styles()))
+        with_q = list(dict.fromkeys(row.setting.estimator for row in shown if row.setting.q))
         for estimator, (colour, marker, dash) in styles.items():
             own = [row for row in shown if row.setting.estimator == estimator]
             for row in (row for row in own if not row.setting.q):
                 _level(axes, row, column, colour, dash)
             # Side by side, where two estimators have the same q.
-            shift = _SHIFT * (list(styles).index(estimator) - (len(styles) - 1) / 2)
+            shift = _SHIFT * (with_q.index(estimator) - (len(with_q) - 1) / 2) if estimator in with_q else 0.0
             placed = [(row, _place(row, commitments) + shift) for row in own if row.setting.q]
             _points(axes, placed, column, (colour, marker, dash), estimator)
         ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
@@ -115,7 +127,8 @@ def _against_q(column: str, label: str) -> Panel:
         for tick in axes.get_xticklabels()[len(ticks) :]:
             tick.set(rotation=25, ha="right", rotation_mode="anchor")
         axes.set(xlabel="q (commitment)", ylabel=label, xlim=(-0.06, max([1.06, *(at + 0.12 for at in beyond)])))
-        axes.set_ylim(bottom=-0.02)
+        if column != "escape":
+            axes.set_ylim(-0.02, min(_HIGHEST_SHARE, axes.get_ylim()[1]))
         return bool(shown)
 
     return draw
