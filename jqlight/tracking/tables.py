@@ -78,7 +78,7 @@ def summary_table(comparison: Comparison) -> TextTable:
 def run_table(comparison: Comparison) -> TextTable:
     """One row per run: its seed, status and id, and the numbers that the summary is made of."""
     k = comparison.k or "k"
-    columns = [(f"maj@{k}", "maj", 3), ("pass@1", "pass_1", 3), ("escape step", "escape", 1), ("success", "success", 2)]
+    columns = [(f"maj@{k}", "maj", 3), ("pass@1", "pass_1", 3), ("escape step", "escape", 0), ("success", "success", 2)]
     rows = [
         [
             outcome.record.name,
