@@ -69,8 +69,8 @@ class TrainLoader(Generic[T]):
         order = self.order(self.epoch)
         while self.position < self._limit:
             start = self.position * self.prompts_per_step
-            step = order[start : min(start + self.prompts_per_step, len(order) - self.left_out)]
-            size = len(step) // self.world_size
+            step = order[start : start + self.prompts_per_step]
+            size = len(step) // self.world_size  # leaves out what does not divide
             self.position += 1
             yield [self.examples[i] for i in step[self.rank * size : (self.rank + 1) * size]]
 
