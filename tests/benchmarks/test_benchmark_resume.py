@@ -59,6 +59,10 @@ def test_resume_goes_on_as_if_never_stopped(tmp_path, token_format, stop, limit)
         for epoch in (expected[:3], expected[3:6]):
             assert sorted(i for batch in epoch for i in batch) == [f"train{i}" for i in range(10)]
         assert expected[:3] != expected[3:6]
+    else:  # an epoch of two batches, then the next epoch's own order
+        data = Counting(prompts_per_step=4).bind(token_format)
+        order = [data.examples("train")[i].id for i in data.train_dataloader().order(1)]
+        assert expected[2] + expected[3] == order[:8]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
