@@ -129,6 +129,13 @@ def test_collapse_needs_an_escape_and_can_end() -> None:
     assert monitor.escape_step == 3 and monitor.best == 0.8
 
 
+def test_a_cold_start_that_gets_colder_is_no_collapse() -> None:
+    monitor = EscapeMonitor(threshold=0.1, window=2)
+    for step, success in enumerate([0.05, 0.05, 1e-6, 1e-6]):
+        monitor.update(step, success)
+    assert monitor.best == 0.05 and monitor.escape_step is None and not monitor.collapsed
+
+
 def test_monitor_continues_from_its_state() -> None:
     history = [0.0, 0.05, 0.3, 0.5, 0.0, 0.0, 0.0]
     whole = EscapeMonitor(window=2)
