@@ -122,9 +122,11 @@ class Estimator(EvaluationMixin, LightningModule, ABC):
             with self._timed("score"):
                 signal = self._checked(self.signal(example, rollouts, group), example)
                 coefficients = self.coefficients(signal.unsqueeze(0), example, rollouts, group)
-                gap = max(gap, self._gap(rollouts, group))
             with self._timed("update"):
                 group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=1 / prompts)
+            with self._timed("score"):
+                # After backward, whose forward has the log-probs of most rows: only the others are run for this.
+                gap = max(gap, self._gap(rollouts, group))
             signals.append(signal)
             weights.append(coefficients)
         self._check_gap(gap)

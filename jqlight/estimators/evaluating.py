@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.evaluation import Evaluator
 from jqlight.sampling import build_sampler
+from jqlight.sampling.hosting import assert_world
 from jqlight.tracking.phases import mark
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ class EvaluationMixin(LightningModule):
         """Start the engine and build the evaluator.
 
         The engine comes before the policy's weights, since engines measure free memory when they start, and after
-        Lightning's process group, which they would otherwise create with one rank (``jqlight.sampling`` checks).
+        Lightning's process group, which they would otherwise create with one rank.
         """
         benchmark: Benchmark = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.sampler is None:
+            assert_world(self.trainer.world_size)
             self.sampler = build_sampler(
                 self.sampler_config,
                 model_path=self.policy.path,

@@ -93,11 +93,15 @@ def intercepted(*loggers: str) -> Iterator[list[str]]:
         messages.append(record.getMessage())
         return False
 
-    found = [logging.getLogger(name) for name in loggers]
-    for logger in found:
+    found = [(logger, logger.level) for logger in map(logging.getLogger, loggers)]
+    for logger, _ in found:
         logger.addFilter(take)
+        if not logger.isEnabledFor(logging.WARNING):
+            logger.setLevel(logging.WARNING)
     try:
         yield messages
     finally:
-        for logger in found:
+        for logger, level in found:
             logger.removeFilter(take)
+            if logger.level != level:
+                logger.setLevel(level)

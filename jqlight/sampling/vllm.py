@@ -1,11 +1,7 @@
 """The vLLM engine, in the trainer's own process. The only module that imports vllm."""
 
-import os
-import sys
 import textwrap
-import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,56 +10,16 @@ from transformers import AutoConfig
 
 from jqlight.errors import EngineError
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
-from jqlight.sampling.isolation import intercepted, preserved_environ, preserved_rng, preserved_threads, quiet
+from jqlight.sampling.hosting import Running, hosted
+from jqlight.sampling.isolation import intercepted, preserved_rng
 from jqlight.sampling.memory import kv_cache_bytes
 
-# The engine must run in this process (weights are handed over in memory) and tell nobody about it.
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
-# One torch.compile in vLLM's log-prob code escapes enforce_eager and costs 2 to 12 s on the first call on a CPU.
-NO_COMPILATION = {"TORCHDYNAMO_DISABLE": "1"}
-LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
 REASON_LENGTH = 300
 RELOAD = "vllm.model_executor.model_loader.reload"
 # Tokens of one prefill batch on a CPU; vLLM's own default there.
 BATCHED_TOKENS = 4096
 # Verified against vLLM 0.32: the only seed that matters is each request's own.
 ENGINE_SEED = 0
-
-
-@contextmanager
-def _guarded(compiles: bool) -> Iterator[None]:
-    """A block in which vLLM may be imported and started without leaving traces in the process.
-
-    It is silent unless the user has set ``VLLM_LOGGING_LEVEL``.
-    """
-    os.environ.update(ENVIRONMENT)
-    temporary = {} if compiles else dict(NO_COMPILATION)
-    silent = LOGGING_LEVEL not in os.environ
-    if silent:
-        temporary[LOGGING_LEVEL] = "WARNING"
-    noise = quiet() if silent else nullcontext()
-    with preserved_environ("VLLM_", temporary), preserved_rng(), preserved_threads(), noise:
-        yield
-
-
-def assert_world(trainer_world_size: int) -> None:
-    """Check that torch.distributed and the trainer agree on the number of processes.
-
-    An engine that was started before the trainer leaves a process group of one behind, which the trainer would keep:
-    each rank would train a model of its own. Start engines in ``LightningModule.setup()``.
-
-    Raises:
-        EngineError: they differ.
-    """
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return
-    found = distributed.get_world_size()
-    if found != trainer_world_size:
-        raise EngineError(
-            f"torch.distributed runs with {found} process(es) but the trainer with {trainer_world_size}: a sampling "
-            "engine was started before the trainer; start it in LightningModule.setup(), once per process"
-        )
 
 
 class VLLMEngine:
@@ -105,9 +61,9 @@ class VLLMEngine:
             # Only checked against free memory: without it the engine wants 92 % of a GPU that the trainer shares.
             total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
             options["gpu_memory_utilization"] = min(0.92, max(0.01, cache / total))
-        with _guarded(compiles=self._cuda or not eager):
-            self._llm, self._params = _start(options)
-        self._close = _Running.add(self, self._llm.llm_engine.engine_core)
+        with hosted(compiles=self._cuda or not eager) as arguments:
+            self._llm, self._params = _start(options | arguments)
+        self._close = Running.add(self, self._llm.llm_engine.engine_core)
 
     def generate(self, requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
         """One completion per request, in order, from one ``LLM.generate`` call; prompts are shared by the prefix cache.
@@ -190,7 +146,7 @@ def _start(options: dict[str, Any]) -> tuple[Any, Any]:
     from vllm import LLM, SamplingParams
 
     if not torch.distributed.is_initialized():
-        _Running.owns_groups = True
+        Running.owns_groups = True
     try:
         return LLM(**options), SamplingParams
     except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
@@ -198,38 +154,6 @@ def _start(options: dict[str, Any]) -> tuple[Any, Any]:
             f"sampler.engine: vllm does not start on {options['model']}: {_reason(error)}; "
             "set sampler.engine: transformers, or sampler.memory_gib if it is a matter of memory"
         ) from error
-
-
-class _Running:
-    """The engines of this process, which share vLLM's distributed state.
-
-    vLLM's own shutdown, also run when an engine is garbage, destroys every process group: those of other engines, and
-    the trainer's. Here they are destroyed with the last engine, and only if an engine created them.
-    """
-
-    count = 0
-    owns_groups = False
-
-    @classmethod
-    def add(cls, engine: VLLMEngine, client: Any) -> Any:
-        """Count ``engine`` in; returns the function that shuts it down, once, at the latest when Python exits."""
-        client._finalizer.detach()
-        cls.count += 1
-        return weakref.finalize(engine, cls._remove, client.engine_core)
-
-    @classmethod
-    def _remove(cls, core: Any) -> None:
-        module: Any = sys.modules[type(core).__module__]
-        clean_up = module.cleanup_dist_env_and_memory
-        module.cleanup_dist_env_and_memory = lambda: None
-        try:
-            core.shutdown()
-        finally:
-            module.cleanup_dist_env_and_memory = clean_up
-        cls.count -= 1
-        if cls.count == 0 and cls.owns_groups:
-            clean_up()
-            cls.owns_groups = False
 
 
 def _reason(error: Exception) -> str:

@@ -101,8 +101,11 @@ def test_quiet_lets_errors_through():
 
 def test_intercepted_messages_are_kept_from_everybody_else(caplog):
     logger = logging.getLogger("some.reload")
+    logging.getLogger("some").setLevel(logging.ERROR)
     with intercepted("some.reload") as messages:
         logger.warning("%d weights missing", 3)
+    logger.warning("below the level again")
+    logging.getLogger("some").setLevel(logging.NOTSET)
     logger.warning("later")
     assert messages == ["3 weights missing"]
     assert caplog.messages == ["later"]

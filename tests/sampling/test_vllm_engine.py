@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from jqlight.errors import EngineError
 from jqlight.sampling import Decoding, Request, SamplerConfig, Stop
-from jqlight.sampling.vllm import VLLMEngine, assert_world
+from jqlight.sampling.hosting import assert_world
+from jqlight.sampling.vllm import VLLMEngine
 
 pytestmark = [
     pytest.mark.engine,
@@ -139,7 +140,8 @@ def test_a_script_hears_nothing_and_groups_go_with_the_last_engine_that_made_the
     code = f"""
 import torch
 from jqlight.sampling import Decoding, Request, SamplerConfig, Stop
-from jqlight.sampling.vllm import VLLMEngine, assert_world
+from jqlight.sampling.hosting import assert_world
+from jqlight.sampling.vllm import VLLMEngine
 assert_world(2)
 first, second = (VLLMEngine({tiny_qwen3!r}, "float32", 64, SamplerConfig(max_num_seqs=2)) for _ in range(2))
 first.close()
