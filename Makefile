@@ -7,7 +7,7 @@ TORCH := torch==2.13.0+cpu
 # PyTorch publishes its CPU builds on an index of its own; asked only if pip as configured does not find the build.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test lint clean
+.PHONY: help quickstart test lint mutants figures clean
 
 help:  ## list the targets
 	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,12 @@ $(VENV): requirements.lock pyproject.toml  ## make the environment alone
 	$(PIP) install --quiet --no-deps -r requirements.lock
 	$(PIP) install --quiet --no-deps -e .
 	@touch $(VENV)
+
+mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at a time; the tests must notice each
+	$(BIN)/python scripts/mutants.py
+
+figures: $(VENV)  ## draw the figures of docs/theory.md anew
+	$(BIN)/python scripts/theory_figures.py
 
 clean:  ## remove the environment and caches, never runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
