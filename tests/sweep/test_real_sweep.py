@@ -46,7 +46,7 @@ def test_interrupted_sweep_resumes_from_its_checkpoint_and_is_compared(tmp_path,
     (tmp_path / "s.yaml").write_text(SWEEP)
     first = tmp_path / "runs" / "s" / "GARL-qsplice-0.05"
 
-    # Between the validation at step 2, which saves last.ckpt, and the end.
+    # As soon as there is a checkpoint to go on from.
     running = sweep(tmp_path)
     while not (first / "checkpoints" / "last.ckpt").exists() and running.poll() is None:
         time.sleep(0.02)
