@@ -12,7 +12,9 @@ WORKER = Path(__file__).parent / "ranks_worker.py"
 
 
 def run(path: str, devices: int, folder: Path) -> list[dict]:
-    environment = {**os.environ, "PYTHONPATH": str(WORKER.parent.parent), "CUDA_VISIBLE_DEVICES": ""}
+    # The package beside these tests, whichever one is installed.
+    places = os.pathsep.join(str(WORKER.parents[n]) for n in (1, 2))
+    environment = {**os.environ, "PYTHONPATH": places, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(WORKER), path, str(devices), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
