@@ -65,8 +65,8 @@ def canonical_answer(annotated: str, executed: float | str) -> str:
     """The gold string y*: the executed value, written as the annotator wrote it.
 
     Of the 270 records that were counted, 134 annotators write the fraction ``exe_ans`` as a percentage ("34.7%" for
-    0.34719) and 92 a plain number, both to the digits that they show; 28 cannot be used as they are (wrong sign, hand
-    rounding, another number, words, nothing). So the value is always ``exe_ans``, the notation (percent sign, number of
+    0.34719) and 92 a plain number, both to the digits that they show; 27 do not state the value (wrong sign, hand
+    rounding, another number, nothing). So the value is always ``exe_ans``, the notation (percent sign, number of
     decimals) is the annotator's as long as both are one number (sign and hand rounding aside), and otherwise the plain
     value. No currency, no thousands separators, no unit: "34.7%", "22441", "-0.2", "yes".
     """
@@ -78,11 +78,10 @@ def canonical_answer(annotated: str, executed: float | str) -> str:
     decimals = max(written.decimals, 0)
     for value in (100 * executed, executed) if written.percent else (executed,):
         text = f"{value:.{decimals}f}"
-        # A percentage in whole points may be as coarse as it likes, "1%" for 0.00764.
+        # A percentage in whole points may be as coarse as it likes, "1%" for 0.00764; but nothing rounds to zero.
         coarse = 0.5 * 10.0**-decimals if written.percent else 0.0
-        if abs(abs(written.value) - abs(value)) <= max(_SAME_NUMBER * abs(value), coarse) and bool(float(text)) == bool(
-            executed
-        ):
+        same = abs(abs(written.value) - abs(value)) <= max(_SAME_NUMBER * abs(value), coarse)
+        if same and (float(text) != 0) == (executed != 0):
             return text + "%" * written.percent
     return plain_value(executed)
 
@@ -91,8 +90,7 @@ def plain_value(executed: float | str) -> str:
     """``exe_ans`` as text: at most five decimals, no exponent, no trailing zeros; "yes" and "no" as they are."""
     if isinstance(executed, str):
         return executed.strip().lower()
-    text = f"{executed:.5f}"
-    return text.rstrip("0").rstrip(".").replace("-0", "0") if float(text) == 0 else text.rstrip("0").rstrip(".")
+    return f"{executed:z.5f}".rstrip("0").rstrip(".")
 
 
 def _table(record: Record) -> list[list[str]]:
