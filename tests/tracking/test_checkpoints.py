@@ -6,6 +6,7 @@ from cli_standins import Climber, Numbers
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from jqlight.errors import DataError
 from jqlight.tracking.callbacks import git_commit, machine, run_facts, spelled
 from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
 
@@ -21,7 +22,7 @@ class Logged(Climber):
 @pytest.fixture
 def fit(tmp_path):
     def run(steps, folder=tmp_path / "run" / "checkpoints", resume=None, **options):
-        model = Logged()
+        model = Logged(fail_at=options.pop("fail_at", 0))
         callback = RunCheckpoint(folder, model, validates=options.get("limit_val_batches", 1) != 0)
         trainer = Trainer(
             max_steps=steps, accelerator="cpu", logger=False, callbacks=[callback], val_check_interval=2,
@@ -42,6 +43,14 @@ def test_last_is_the_newest_also_when_it_is_not_the_best(fit):
     folder, _ = fit(6)
     assert weight(folder / "best.ckpt") == (4, 2.0)
     assert weight(folder / "last.ckpt") == (6, 3.0)
+
+
+def test_a_run_that_dies_goes_on_from_its_newest_validation(fit, tmp_path):
+    with pytest.raises(DataError):
+        fit(8, fail_at=7)
+    folder = tmp_path / "run" / "checkpoints"
+    assert weight(folder / "last.ckpt") == (6, 3.0)
+    assert weight(folder / "best.ckpt") == (4, 2.0)
 
 
 def test_a_better_step_after_resuming_replaces_the_best_and_a_worse_does_not(fit):
