@@ -194,7 +194,7 @@ def test_a_terminated_run_ends_like_an_interrupted_one(climber, workplace):
         while run.poll() is None and not checkpoint.exists():
             time.sleep(0.05)
         run.terminate()
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=240)
     assert run.returncode == 143, errors
     assert "interrupted; go on with: jqlight fit --ckpt_path runs/climber/checkpoints/last.ckpt" in errors
     assert stored_run(workplace).info.status == "KILLED"
