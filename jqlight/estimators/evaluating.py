@@ -7,6 +7,7 @@ from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 
 from jqlight.benchmarks import Benchmark, Example
+from jqlight.errors import ConfigError
 from jqlight.evaluation import Evaluator
 from jqlight.sampling import build_sampler
 from jqlight.sampling.hosting import assert_world
@@ -34,6 +35,11 @@ class EvaluationMixin(LightningModule):
         Lightning's process group, which they would otherwise create with one rank.
         """
         benchmark: Benchmark = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.trainer.precision.endswith("-true") and self.trainer.precision != "32-true":
+            raise ConfigError(
+                f"trainer.precision: given {self.trainer.precision}, allowed are 32-true, bf16-mixed and 16-mixed; the "
+                "format of the weights is policy.dtype"
+            )
         if self.sampler is None:
             assert_world(self.trainer.world_size)
             self.sampler = build_sampler(
@@ -85,12 +91,13 @@ class EvaluationMixin(LightningModule):
         self._evaluate(batch, "test")  # type: ignore[misc]
 
     def predict_step(self: "Estimator", batch: list[Example], batch_idx: int) -> list[dict]:
-        """Samples of a batch as rows: id, prompt, and per sample rationale and answer."""
+        """Samples of a batch as rows: id, prompt, references, and per sample rationale and answer."""
         decode = self.token_format
         return [
             {
                 "id": example.id,
                 "prompt": example.prompt,
+                "references": list(example.references),
                 "rationales": [decode.decode(r.rationale_ids) for r in rollouts],
                 "answers": [decode.decode_answer(r.answer_ids) for r in rollouts],
             }
