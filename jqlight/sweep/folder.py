@@ -146,6 +146,7 @@ class SweepFolder:
 
     def note(self, **facts: Any) -> None:
         """Keep ``facts`` (parent run, store) for a later ``--resume``."""
+        self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "sweep.json", facts)
 
     def noted(self) -> dict[str, Any]:

@@ -41,13 +41,13 @@ class ParentRun:
         self._client = open_store(self.store)
         try:
             self.run_id: str = noted.get("parent_run_id") or self._create(sweep)
-            folder.note(parent_run_id=self.run_id, store=self.store, experiment=sweep.experiment)
             self._continue(folder)
         except store_errors() as error:
             raise JQLightError(
                 f"MLflow at {self.store} cannot be used ({reason(error)}); "
                 f"start its server, or unset MLFLOW_TRACKING_URI for a store in {folder.path.parent}"
             ) from error
+        folder.note(parent_run_id=self.run_id, store=self.store, experiment=sweep.experiment)
 
     def environment(self) -> dict[str, str]:
         """Variables that make a point's run a child of this one, in the same store."""
