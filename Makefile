@@ -12,8 +12,9 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 help:  ## list the targets
 	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
+# One thread: as fast for so small a model, and several are slowed many times over by anything else that runs.
 quickstart: $(VENV)  ## train the bundled model on the bundled benchmark (about 3 minutes on 2 CPU cores)
-	$(BIN)/jqlight fit --config conf/quickstart.yaml
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/jqlight fit --config conf/quickstart.yaml
 
 test: $(VENV)  ## run the whole test-suite
 	$(BIN)/python -m pytest

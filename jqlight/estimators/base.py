@@ -229,8 +229,7 @@ class Estimator(EvaluationMixin, LightningModule, ABC):
 
     def _watch(self, success: float) -> None:
         before = self.monitor.collapsed
-        # The optimizer has stepped already: this batch was drawn one step earlier.
-        self.monitor.update(self.global_step - 1, success)
+        self.monitor.update(self.global_step, success)
         if self.monitor.collapsed and not before:
             self.print(
                 f"step {self.global_step}: collapse. The running mean of train/success fell under a tenth of its best, "
