@@ -49,12 +49,12 @@ class Outcome:
 
 def copy_tree(folder: Path) -> None:
     """A copy of what the tests need, without compiled files."""
+    folder.mkdir()
     for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(source, folder / name)
+            shutil.copy(ROOT / name, folder / name)
 
 
 def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
@@ -96,16 +96,15 @@ def judge(mutant: Mutant) -> Outcome:
 
 def folder_of_process() -> Path:
     """The copy that this worker process mutates."""
-    folder = Path(os.environ["MUTANTS_FOLDER"]) / str(os.getpid())
+    clean = Path(os.environ["MUTANTS_FOLDER"])
+    folder = clean.with_name(str(os.getpid()))
     if not folder.is_dir():
-        folder.mkdir()
-        copy_tree(folder)
+        shutil.copytree(clean, folder)
     return folder
 
 
-def document(outcomes: list[Outcome]) -> str:
+def document(outcomes: list[Outcome], commit: str) -> str:
     """docs/mutants.md."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     caught = sum(o.caught for o in outcomes)
     rows = [f"| {o.mutant.what} | `{o.mutant.file}` | {'`' + o.test + '`' if o.caught else o.test} |" for o in outcomes]
     return (
@@ -113,7 +112,7 @@ def document(outcomes: list[Outcome]) -> str:
         "Each row is a mistake that `scripts/mutants.py` puts into a copy of the source, alone, and the first test\n"
         "that fails because of it. The tests run without the golden file, so the suite alone has to notice. The texts\n"
         "that are replaced are in `scripts/mutants.toml`.\n\n"
-        f"`make mutants` on {datetime.date.today():%d %B %Y}, commit {commit.stdout.strip()}: "
+        f"`make mutants` on {datetime.date.today():%d %B %Y}, commit {commit}: "
         f"**{caught} of {len(outcomes)} caught**.\n\n"
         + "\n".join(["| mistake | in | caught by |", "|---|---|---|", *rows])
         + "\n"
@@ -134,8 +133,12 @@ def main() -> int:
     os.environ.pop("JQLIGHT_TEST_DATA", None)  # the suite alone must notice, without the golden values
     for name in HEAVY:
         importlib.import_module(name)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     with tempfile.TemporaryDirectory() as temporary:
-        os.environ["MUTANTS_FOLDER"] = temporary
+        # One copy at the start: the sources may be edited while the check runs.
+        clean = Path(temporary) / "clean"
+        copy_tree(clean)
+        os.environ["MUTANTS_FOLDER"] = str(clean)
         code, output = run_tests(folder_of_process(), sorted({m.tests for m in chosen}))
         if code:
             print(f"the tests fail without a mutation:\n{output[-3000:]}")
@@ -148,7 +151,7 @@ def main() -> int:
     missed = [o for o in outcomes if not o.caught]
     print(f"{len(outcomes) - len(missed)} of {len(outcomes)} mutants caught")
     if options.write:
-        options.write.write_text(document(outcomes))
+        options.write.write_text(document(outcomes, commit.strip()))
     return 1 if missed else 0
 
 

@@ -35,6 +35,14 @@ class Tuples:
     def __init__(self, world: World) -> None:
         self.world = world
         self.seen: dict[tuple, Tensor] = {}
+        self.drawn: dict[str, Resampled] = {}
+
+    def paft(self, q: float | Splice) -> "Resampled":
+        """All pairs with all resamples of two."""
+        if repr(q) not in self.drawn:
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                self.drawn[repr(q)] = Resampled(self.world, q, monkeypatch)
+        return self.drawn[repr(q)]
 
     def garl(self, q: float | Splice, rollouts: int, baseline: bool) -> Tensor:
         """(|Z|^M, parameters), not normalised."""
@@ -231,12 +239,8 @@ class Resampled:
 
 
 @pytest.mark.parametrize("q", [*Q, Splice(TAU)], ids=repr)
-def test_paft_expects_the_pools_plug_in(
-    world: World, tuples: Tuples, q: float | Splice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resampled = Resampled(world, q, monkeypatch)
-    monkeypatch.undo()
-    for mean, plug_in in zip(resampled.pool_means(), tuples.garl(q, 2, False), strict=True):
+def test_paft_expects_the_pools_plug_in(tuples: Tuples, q: float | Splice) -> None:
+    for mean, plug_in in zip(tuples.paft(q).pool_means(), tuples.garl(q, 2, False), strict=True):
         assert relative(mean, plug_in) < EXACT
 
 
@@ -247,9 +251,8 @@ def total_variance(probabilities: Tensor, gradients: Tensor) -> float:
 
 
 @pytest.mark.parametrize("q", Q)
-def test_paft_varies_more_than_garl(world: World, tuples: Tuples, q: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    resampled = Resampled(world, q, monkeypatch)
-    monkeypatch.undo()
+def test_paft_varies_more_than_garl(tuples: Tuples, q: float) -> None:
+    resampled = tuples.paft(q)
     p = torch.tensor(tuples.probabilities(2), dtype=torch.float64)
     paft = total_variance((p[:, None] * resampled.given_pool).flatten(), resampled.gradients.flatten(0, 1))
     plug_in = total_variance(p, tuples.garl(q, 2, False))
