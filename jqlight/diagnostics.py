@@ -106,12 +106,17 @@ class EscapeMonitor:
 
     def state_dict(self) -> dict[str, object]:
         """Everything a resumed run needs, primitives only."""
-        return {"recent": list(self.recent), "best": self.best, "escape_step": self.escape_step}
+        return {
+            "recent": list(self.recent),
+            "best": self.best,
+            "escape_step": self.escape_step,
+            "collapsed": self.collapsed,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``."""
         self.recent = deque(state["recent"], maxlen=self.window)
-        self.best, self.escape_step = state["best"], state["escape_step"]
+        self.best, self.escape_step, self.collapsed = state["best"], state["escape_step"], state["collapsed"]
 
 
 def logprob_gap(engine: list[list[float]], trainer: list[Tensor]) -> float:

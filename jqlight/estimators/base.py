@@ -4,7 +4,7 @@ sample rationales -> score -> coefficients -> weighted log-likelihood backward -
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import ClassVar
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from jqlight.benchmarks import Example
@@ -29,7 +28,7 @@ from jqlight.thinking import TokenFormat
 FLOAT32_GAP_LIMIT = 1e-3
 
 
-class Estimator(EvaluationMixin, LightningModule, ABC):
+class Estimator(EvaluationMixin):
     """A policy trained on one gradient estimator of the J_Q family, with its sampling engine embedded.
 
     Optimisation is manual, since a batch's gradient is accumulated group by group: one optimizer step and one weight
@@ -188,7 +187,7 @@ class Estimator(EvaluationMixin, LightningModule, ABC):
         optimizer.step()  # type: ignore[union-attr]
         scheduler = self.lr_schedulers()
         if scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr,call-arg]
+            scheduler.step()  # type: ignore[union-attr]
         return norm
 
     def _gap(self, rollouts: Sequence[Rollout], group: Group) -> float:

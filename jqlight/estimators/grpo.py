@@ -79,10 +79,10 @@ class GRPO(SampledReward):
         return Coefficients(weights, weights)
 
     def _kl_weights(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
-        """kl / M · (log ratio - mean log ratio), (1, M): E[log ratio · grad log p] is the gradient of the KL."""
+        """kl / M · (log ratio - mean of the others'), (1, M): E[log ratio · grad log p] is the gradient of the KL."""
         reference = self._reference[0].to(self.device)
         with torch.no_grad():
             frozen = reference.group(example.prompt_ids, [self.continuation(example, r) for r in rollouts])
             start = frozen.log_rationale() + frozen.log_answer()
         ratio = (group.log_rationale() + group.log_answer()).detach().cpu() - start.cpu()
-        return (self.kl * (ratio - ratio.mean()) / len(ratio)).unsqueeze(0)
+        return (self.kl * (ratio - ratio.mean()) / (len(ratio) - 1)).unsqueeze(0)

@@ -89,7 +89,7 @@ def test_length_normalisation_divides_by_sampled_tokens(bare_world: World) -> No
     torch.testing.assert_close(step, bare_world.gradient(-(terms[0] + terms[1]) / 2), rtol=1e-9, atol=1e-12)
 
 
-def test_kl_weights_are_centred_log_ratios(three_token_gpt2: str) -> None:
+def test_kl_weights_are_log_ratios_less_those_of_the_others(three_token_gpt2: str) -> None:
     """The policy is moved away from the starting model, which stays as it was."""
     start, moved = World(three_token_gpt2, separator=""), World(three_token_gpt2, separator="")
     estimator = GRPO(**start.settings(), rollouts=2, kl=0.5, scale_rewards=False)
@@ -102,8 +102,7 @@ def test_kl_weights_are_centred_log_ratios(three_token_gpt2: str) -> None:
     pair = right_and_wrong(moved)
     step = groups(moved, [pair], estimator)[0]
     ratios = [log_p(moved, o).item() - log_p(start, o).item() for o in pair]
-    centre = sum(ratios) / 2
-    weights = [a - 0.5 * (r - centre) for a, r in zip((0.5, -0.5), ratios, strict=True)]
+    weights = [a - 0.5 * (r - other) for a, r, other in zip((0.5, -0.5), ratios, ratios[::-1], strict=True)]
     target = moved.gradient(-(weights[0] * log_p(moved, pair[0]) + weights[1] * log_p(moved, pair[1])) / 2)
     assert abs(ratios[0] - ratios[1]) > 0.01
     torch.testing.assert_close(step, target, rtol=1e-5, atol=1e-7)
@@ -143,11 +142,20 @@ def test_scores(verb: str, stage: str, bare_world: World) -> None:
     assert estimator.sampler.answers == [True]
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_a_precision_that_the_step_does_not_honour_is_refused(precision: str, bare_world: World) -> None:
+    estimator, drawn = evaluating(bare_world)
+    estimator.sampler = Enumeration([drawn])
+    with pytest.raises(ConfigError, match=f"trainer.precision: given {precision}, allowed are 32-true and bf16-mixed"):
+        quiet_trainer(precision=precision).validate(estimator, Questions([questions(bare_world, 2)]), verbose=False)
+
+
 def test_predictions_are_readable(bare_world: World) -> None:
     estimator, drawn = evaluating(bare_world)
     estimator.sampler = Enumeration([drawn])
     (rows,) = quiet_trainer().predict(estimator, Questions([questions(bare_world, 2)]))
     assert [row["id"] for row in rows] == ["q0", "q1"]
+    assert rows[0]["references"] == ["a"]
     assert rows[0]["answers"] == ["a", "</think>", "a"] and len(rows[1]["rationales"]) == 3
 
 
