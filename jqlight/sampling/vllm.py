@@ -12,7 +12,7 @@ from jqlight.errors import EngineError
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
 from jqlight.sampling.hosting import Running, hosted
 from jqlight.sampling.isolation import intercepted, preserved_rng
-from jqlight.sampling.memory import kv_cache_bytes
+from jqlight.sampling.memory import BLOCK_TOKENS, kv_cache_bytes
 
 REASON_LENGTH = 300
 RELOAD = "vllm.model_executor.model_loader.reload"
@@ -54,6 +54,7 @@ class VLLMEngine:
             "use_tqdm_on_load": False,
         }
         if not self._cuda:
+            options["block_size"] = BLOCK_TOKENS
             # A prompt cut between two batches rewinds its request's generator, which a CPU generator cannot do (vLLM
             # 0.32 then stops with "CPU Generator does not use offset").
             options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCHED_TOKENS, max_model_len)}

@@ -27,7 +27,7 @@ def test_bytes_per_token_without_grouped_heads_and_with_a_head_size_of_its_own()
 def test_all_sequences_fit(plenty):
     per_token = token_bytes(LLAMA, "float32")
     got = kv_cache_bytes(LLAMA, "float32", 200, SamplerConfig(max_num_seqs=10))
-    assert got == (10 * 256 + 256) * per_token  # whole blocks of 128 tokens, two of them spare
+    assert got == (10 * 224 + 64) * per_token  # whole blocks of 32 tokens, two of them spare
 
 
 def test_a_quarter_of_the_free_memory_is_the_cap(monkeypatch):
@@ -37,7 +37,7 @@ def test_a_quarter_of_the_free_memory_is_the_cap(monkeypatch):
 
 def test_one_sequence_always_fits(monkeypatch):
     monkeypatch.setattr(cache, "free_bytes", lambda: 1000)
-    assert kv_cache_bytes(LLAMA, "float32", 256, SamplerConfig()) == (256 + 256) * token_bytes(LLAMA, "float32")
+    assert kv_cache_bytes(LLAMA, "float32", 256, SamplerConfig()) == (256 + 64) * token_bytes(LLAMA, "float32")
 
 
 def test_the_setting_wins(plenty):

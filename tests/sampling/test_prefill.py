@@ -25,9 +25,9 @@ def test_a_prompt_at_the_border_of_a_prefill_batch_keeps_its_seed(vllm_engine):
 
 
 def test_rollouts_that_are_put_off_for_want_of_cache_are_the_same(vllm_engine, tiny_qwen3):
-    """Each needs three blocks in the end; seven blocks hold two of them, so the others are dropped and recomputed."""
+    """Each needs ten blocks in the end; 23 blocks hold two of them, so the others are dropped and recomputed."""
     block_bytes = BLOCK_TOKENS * token_bytes(AutoConfig.from_pretrained(tiny_qwen3), "float32")
-    narrow = SamplerConfig(max_num_seqs=6, memory_gib=(1 + 7) * block_bytes / GIB)
+    narrow = SamplerConfig(max_num_seqs=6, memory_gib=(1 + 23) * block_bytes / GIB)
     engine = VLLMEngine(tiny_qwen3, "float32", vllm_engine.max_model_len, narrow)
     requests = [Request([5 + i] * 100, seed=i, max_tokens=190) for i in range(6)]
     put_off = []
