@@ -23,6 +23,9 @@ WORKER = textwrap.dedent(
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     results = [evaluate(questions, rank, 2) for questions in json.load(open(f"{folder}/questions.json"))]
     json.dump(results, open(f"{folder}/{rank}.json", "w"))
+    # A group that is left to the interpreter's exit can abort the process: its threads are still running.
+    dist.barrier()
+    dist.destroy_process_group()
     """
 )
 
