@@ -52,6 +52,10 @@ def main(path: str, devices: int, folder: str) -> None:
     gradients = fit(estimator, batches, script, devices=devices, callbacks=[last], **settings)
     kept = {name: value for name, value in last.metrics.items() if name.startswith("train/")}
     torch.save({"gradients": gradients, "metrics": kept}, Path(folder) / f"{devices}-{rank}.pt")
+    if torch.distributed.is_initialized():
+        # Left to the interpreter's exit, a group whose threads still run can abort the process.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
