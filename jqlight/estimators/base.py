@@ -196,7 +196,8 @@ class Estimator(EvaluationMixin):
         return logprob_gap(sampled, [t[: len(s)] for t, s in zip(ours, sampled, strict=True)])
 
     def _check_gap(self, gap: float) -> None:
-        exact = self.policy.config.dtype == "float32" and self.trainer.precision == "32-true"
+        formats = {self.policy.config.dtype, self.sampler_config.dtype or self.policy.config.dtype}
+        exact = formats == {"float32"} and self.trainer.precision == "32-true"
         if exact and gap > FLOAT32_GAP_LIMIT:
             raise EngineError(
                 f"step {self.global_step}: engine and trainer disagree, train/logprob_gap is {gap:.2g} nats where at "

@@ -25,6 +25,8 @@ def build_sampler(
 ) -> Sampler:
     """A sampler with a running engine on the model in ``model_path`` (a folder, or a hub id).
 
+    ``dtype`` is the policy's number format, which the engine takes unless ``config.dtype`` names another.
+
     Starts the engine: call it in ``LightningModule.setup()``, in every process.
 
     Raises:
@@ -33,7 +35,7 @@ def build_sampler(
     """
     length = max_prompt_tokens + config.max_thinking_tokens + len(token_format.end_ids) + config.max_answer_tokens
     check_context(model_path, length)
-    return Sampler(_start_engine(config, model_path, dtype, length, token_format), token_format, config)
+    return Sampler(_start_engine(config, model_path, config.dtype or dtype, length, token_format), token_format, config)
 
 
 def check_context(model_path: str, length: int) -> None:

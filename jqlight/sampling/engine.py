@@ -27,6 +27,8 @@ class SamplerConfig:
 
     engine: Literal["vllm", "transformers"] = "vllm"
     """Sampling engine: vllm (embedded in the process), or transformers where vLLM does not install."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format of the engine's copy of the weights; None: policy.dtype. bfloat16 goes with bf16-mixed training."""
     max_thinking_tokens: int = 1920
     """Thinking budget; when it runs out the end-of-thinking tokens are forced."""
     max_answer_tokens: int = 128
@@ -48,6 +50,8 @@ class SamplerConfig:
                 f"sampler.training: given {self.training}; training rationales must be samples of the policy itself: "
                 "temperature 1.0, top_p 1.0, top_k 0 (sampler.evaluation is free)"
             )
+        if self.dtype not in (None, "float32", "bfloat16", "float16"):
+            raise ConfigError(f"sampler.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")
         for name in ("max_thinking_tokens", "max_answer_tokens", "max_num_seqs"):
             value = getattr(self, name)
             if value < 1:
