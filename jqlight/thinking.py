@@ -59,19 +59,26 @@ class TokenFormat:
         """Token ids of separator + answer + end of sequence: the y* whose log-probability is the log-weight.
 
         Tokenised behind the end-of-thinking string, as the model itself would write it; where that does not keep the
-        marker's own tokens (a tokenizer that merges across it), separator and answer are tokenised alone.
+        marker's own tokens (a tokenizer that merges across it), separator and answer are tokenised apart from it.
         """
-        tail = self.thinking.separator + answer
-        joint = self.tokenizer.encode(self.thinking.end + tail, add_special_tokens=False)
-        split = len(self.end_ids)
-        keeps_marker = tuple(joint[:split]) == self.end_ids
-        ids = joint[split:] if keeps_marker else self.tokenizer.encode(tail, add_special_tokens=False)
-        return [*ids, self.eos_ids[0]]
+        return [*self._encode_behind_marker(self.thinking.separator + answer), self.eos_ids[0]]
+
+    def _encode_behind_marker(self, tail: str) -> list[int]:
+        wanted = self.decode(self.end_ids) + tail
+        # The last one is for tokenizers that put a space in front of every text, which would stand in the answer.
+        for anchor in (self.thinking.end, "", "\n"):
+            head = self.tokenizer.encode(anchor, add_special_tokens=False)
+            joint = self.tokenizer.encode(anchor + tail, add_special_tokens=False)
+            ids = joint[len(head) :]
+            if joint[: len(head)] == head and self.decode([*self.end_ids, *ids]) == wanted:
+                return ids
+        return list(self.tokenizer.encode(tail, add_special_tokens=False))
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Text of a sampled answer without separator, end of sequence and outer white space."""
         kept = [i for i in ids if i not in self.eos_ids]
-        text = str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        # Decoded behind the marker: some tokenizers drop a space at the start of a text, here the separator's.
+        text = self.decode([*self.end_ids, *kept]).removeprefix(self.decode(self.end_ids))
         return text.removeprefix(self.thinking.separator).strip()
 
     def decode(self, ids: Sequence[int]) -> str:
