@@ -27,8 +27,6 @@ class SamplerConfig:
 
     engine: Literal["vllm", "transformers"] = "vllm"
     """Sampling engine: vllm (embedded in the process), or transformers where vLLM does not install."""
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format of the engine's copy of the weights; None: policy.dtype. bfloat16 goes with bf16-mixed training."""
     max_thinking_tokens: int = 1920
     """Thinking budget; when it runs out the end-of-thinking tokens are forced."""
     max_answer_tokens: int = 128
@@ -43,6 +41,8 @@ class SamplerConfig:
     """vllm: sequences decoded at once."""
     enforce_eager: bool | None = None
     """vllm: skip CUDA graphs and compilation (fast start, slower sampling); None: true on CPU, false on a GPU."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format of the engine's copy of the weights; None: policy.dtype. bfloat16 goes with bf16-mixed training."""
 
     def __post_init__(self) -> None:
         if self.training != Decoding():
