@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from jqlight.errors import ConfigError
 from jqlight.sampling import Decoding, SamplerConfig, build, build_sampler, vllm_version
@@ -22,6 +23,24 @@ def test_the_transformers_engine_is_built_with_room_for_both_phases(tiny_llama, 
     longest = [[5] * 64]
     [rollouts] = sampler.sample(longest, [[1, 2]], answers=True, decoding=Decoding())
     assert len(rollouts) == 2
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_engines_number_format_is_the_policys_unless_another_is_asked_for(asked, given, tiny_llama, token_format):
+    config = SamplerConfig(engine="transformers", max_thinking_tokens=8, max_answer_tokens=8, dtype=asked)
+    engine = build_sampler(config, **arguments(tiny_llama, token_format)).engine
+    assert engine.model.dtype == given
+    weights = {name: torch.full_like(weight, 1 + 2**-12) for name, weight in engine.model.float().named_parameters()}
+    engine.model.to(given)
+    engine.sync(weights.items())
+    assert {weight.dtype for weight in engine.model.parameters()} == {given}
+    rounded = torch.tensor(1 + 2**-12).to(given)
+    assert all((weight == rounded).all() for weight in engine.model.parameters())
+
+
+def test_an_unknown_number_format_is_refused():
+    with pytest.raises(ConfigError, match=r"sampler.dtype: given 'int8', allowed are float32, bfloat16, float16"):
+        SamplerConfig(dtype="int8")
 
 
 def test_a_machine_without_vllm_gets_a_way_on(tiny_qwen3, token_format, monkeypatch):
