@@ -24,6 +24,8 @@ SWEEP_FILE = "sweep.yaml"
 """Artifact of a sweep's parent run: the sweep file as it was run."""
 
 _PAGE = 1000
+# A comparison waits for its answers, unlike a run: the server may be busy with the runs that are compared.
+_PATIENCE_SECONDS = 60
 _READERS = 4
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed")
 
@@ -80,7 +82,7 @@ def open_store(uri: str, *, must_exist: bool = False) -> MlflowClient:
     Raises:
         ConfigError: ``must_exist`` and there is no such sqlite file.
     """
-    quick_timeouts()
+    quick_timeouts(_PATIENCE_SECONDS)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     file = Path(uri.removeprefix("sqlite:///"))

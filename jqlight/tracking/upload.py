@@ -30,9 +30,9 @@ _FIRST_RETRY_SECONDS = 15.0
 _LONGEST_RETRY_SECONDS = 300.0
 
 
-def quick_timeouts() -> None:
-    """Make MLflow's HTTP client give up within seconds where the user has not set its patience."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+def quick_timeouts(seconds: int = 10) -> None:
+    """Make MLflow's HTTP client give up on an answer after ``seconds`` where the user has not set its patience."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
