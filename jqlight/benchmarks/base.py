@@ -161,6 +161,8 @@ class Benchmark(LightningDataModule):
         for split in wanted.get(stage, ("test",)):
             if split not in self._examples:
                 self._examples[split] = self._select(split)
+        if stage == "fit":
+            self.train_dataloader()  # its errors come before an engine is started
 
     def examples(self, split: Split) -> list[Example]:
         """The examples of a split, read on first use."""

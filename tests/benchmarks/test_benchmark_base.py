@@ -121,7 +121,7 @@ def test_the_limit_counts_the_prompt_with_everything_in_it(toy):
 
 
 def test_setup_reads_only_what_the_stage_needs_and_once(toy, monkeypatch):
-    benchmark, read = toy(), []
+    benchmark, read = toy(prompts_per_step=4), []
     original = benchmark.read
     monkeypatch.setattr(benchmark, "read", lambda split: read.append(split) or original(split))
     benchmark.setup("fit")
@@ -141,7 +141,7 @@ def test_loaders_hold_examples_in_lists(toy):
 
 def test_too_small_a_training_set_says_so(toy):
     with pytest.raises(ConfigError, match=r"prompts_per_step: given 8, but the training set has 6 usable"):
-        toy().train_dataloader()
+        toy().setup("fit")  # before the module's own setup starts an engine
 
 
 @pytest.mark.parametrize(
