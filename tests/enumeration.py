@@ -147,7 +147,7 @@ class World:
         """``policy`` and ``sampler`` of an estimator in this world."""
         return {
             "policy": PolicyConfig(self.path, thinking=self.thinking, **policy),
-            "sampler": SamplerConfig("transformers", MAX_THINKING, MAX_ANSWER),
+            "sampler": SamplerConfig("transformers", max_thinking_tokens=MAX_THINKING, max_answer_tokens=MAX_ANSWER),
             "max_grad_norm": float("inf"),
             "seed": 0,
         }

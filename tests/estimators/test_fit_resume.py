@@ -58,7 +58,11 @@ def make(kind: type[Estimator], path: str) -> Estimator:
     thinking = Thinking(start="", separator="")
     schedule = Linear(6) if kind is GARL else Step(5)
     estimator = kind(
-        PolicyConfig(path, thinking=thinking), SamplerConfig("transformers", 2, 2), q=schedule, rollouts=4, seed=3
+        PolicyConfig(path, thinking=thinking),
+        SamplerConfig("transformers", max_thinking_tokens=2, max_answer_tokens=2),
+        q=schedule,
+        rollouts=4,
+        seed=3,
     )
     estimator.monitor = EscapeMonitor(threshold=1e-4, window=3)
     return estimator
