@@ -49,7 +49,7 @@ def present(console: Console, report: Report, folder: Path) -> None:
     tables = report.tables()
     _print(console, tables["summary"])
     for note in report.notes():
-        console.print(note, style="dim", highlight=False)
+        console.print(note, style="dim", highlight=False, soft_wrap=not console.is_terminal)
     if "published" in tables:
         console.print(f"\nBeside published numbers, in percent ({report.source}):", highlight=False)
         _print(console, tables["published"])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jqlight.sweep.parent import ParentRun
 
 _SIGNAL_EXIT = 128
+_UNLIMITED = 1000
 
 
 def main(argv: list[str]) -> int:
@@ -94,7 +95,11 @@ def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def _dry_run(console: Console, sweep: Sweep, folder: SweepFolder) -> None:
-    console.print(point_table(sweep, folder))
+    width = console.width if console.is_terminal else None  # a pipe has no width: everything is shown there
+    table, left_out = point_table(sweep, folder, width)
+    (console if width else Console(file=console.file, width=_UNLIMITED)).print(table)
+    if left_out:
+        _say(console, f"not shown for lack of room: {', '.join(left_out)}")
     console.print(
         f"\n{len(sweep.points)} points, experiment {sweep.experiment}, folder {folder.path}\n", highlight=False
     )

@@ -16,6 +16,8 @@ from jqlight.sweep.runner import Run, Status
 
 _STYLES = {Status.RUNNING: "bold cyan", Status.FAILED: "bold red", Status.STOPPED: "yellow", Status.FINISHED: "green"}
 _LOG_LINES = 12
+_GAP = 2
+_SHORTEST_NAME = 12
 
 
 class PlainView:
@@ -87,12 +89,16 @@ class LiveView:
 
     def refresh(self, runs: list[Run]) -> None:
         """Redraw."""
-        room = max(4, self._console.size.height - 6)
-        self._live.update(Group(progress_table(runs, room), _closing_line(runs, self._jobs)), refresh=True)
+        width, height = self._console.size
+        table = progress_table(runs, max(4, height - 6), width)
+        self._live.update(Group(table, _closing_line(runs, self._jobs)), refresh=True)
 
 
-def progress_table(runs: list[Run], rows: int) -> Table:
-    """Table of the points' progress; when there are more than ``rows``, those that run or failed come first."""
+def progress_table(runs: list[Run], rows: int, width: int) -> Table:
+    """Table of the points' progress; when there are more than ``rows``, those that run or failed come first.
+
+    Names of points that leave no room for the figures in ``width`` characters are shortened in the middle.
+    """
     shown = runs
     if len(runs) > rows:
         urgent = [run for run in runs if run.status in (Status.RUNNING, Status.FAILED, Status.STOPPED)]
@@ -100,32 +106,69 @@ def progress_table(runs: list[Run], rows: int) -> Table:
         chosen = [*urgent, *others][:rows]
         shown = [run for run in runs if run in chosen]
     table = Table(box=None, pad_edge=False, header_style="bold")
+    headings = ("state", "step", "success", "maj@k", "time left")
     table.add_column("point", no_wrap=True)
-    for heading in ("state", "step", "success", "maj@k", "time left"):
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
-    for run in shown:
-        of = f"/{run.max_steps}" if run.max_steps else ""
-        table.add_row(
-            escape(run.point.name),
-            Text(run.status.value, style=_STYLES.get(run.status, "dim")),
-            f"{run.progress.step}{of}" if run.progress.step else "",
-            _number(run.progress.success, ".2g"),
-            _number(run.progress.majority, ".3f"),
-            duration(run.seconds_left()),
-        )
+    cells = [_cells(run) for run in shown]
+    taken = sum(_GAP + max(map(len, column)) for column in zip(headings, *cells))
+    for run, (status, *figures) in zip(shown, cells):
+        name = escape(shortened(run.point.name, max(_SHORTEST_NAME, width - taken)))
+        table.add_row(name, Text(status, style=_STYLES.get(run.status, "dim")), *figures)
     return table
 
 
-def point_table(sweep: Sweep, folder: SweepFolder) -> Table:
-    """Table of a sweep's points with their settings and what lies on disk for them."""
-    axes = sweep.axes()
+def _cells(run: Run) -> list[str]:
+    of = f"/{run.max_steps}" if run.max_steps else ""
+    return [
+        run.status.value,
+        f"{run.progress.step}{of}" if run.progress.step else "",
+        _number(run.progress.success, ".2g"),
+        _number(run.progress.majority, ".3f"),
+        duration(run.seconds_left()),
+    ]
+
+
+def shortened(name: str, width: int) -> str:
+    """``name`` in at most ``width`` characters: its middle left out, since it begins and ends with what tells most."""
+    if len(name) <= width:
+        return name
+    end = (width - 1) // 2
+    return f"{name[: width - 1 - end]}…{name[len(name) - end :]}"
+
+
+def point_table(sweep: Sweep, folder: SweepFolder, width: int | None = None) -> tuple[Table, list[str]]:
+    """Table of a sweep's points with what lies on disk for them and their settings, and the settings left out.
+
+    Args:
+        sweep: the sweep.
+        folder: its folder.
+        width: characters that there are; settings that do not fit are left out, the names of points tell them too.
+            None for no limit.
+    """
+    named = {key.removeprefix("model.").removeprefix("data."): key for key in sweep.axes()}
+    columns = {
+        "": [str(number) for number, _ in enumerate(sweep.points, 1)],
+        "point": [point.name for point in sweep.points],
+        "state": [folder.point(point).state().value for point in sweep.points],
+        **{
+            heading: [label(point.settings[key]) if key in point.settings else "–" for point in sweep.points]
+            for heading, key in named.items()
+        },
+    }
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "point", *(key.removeprefix("model.").removeprefix("data.") for key in axes), "state"):
-        table.add_column(heading, no_wrap=heading == "point")
-    for number, point in enumerate(sweep.points, 1):
-        values = (escape(label(point.settings[key])) if key in point.settings else "–" for key in axes)
-        table.add_row(str(number), escape(point.name), *values, folder.point(point).state().value)
-    return table
+    left, kept = width, []
+    for heading, cells in columns.items():
+        size = max(len(cell) for cell in [heading, *cells]) + _GAP
+        if heading in named and left is not None and size - _GAP > left:
+            continue
+        left = None if left is None else left - size
+        # A name too long for the terminal goes on in the next line; nothing of it is lost.
+        table.add_column(heading, overflow="fold")
+        kept.append(heading)
+    for row in zip(*(columns[heading] for heading in kept)):
+        table.add_row(*map(escape, row))
+    return table, [heading for heading in named if heading not in kept]
 
 
 def report_failures(console: Console, runs: list[Run]) -> None:

@@ -96,6 +96,7 @@ def _panels(comparison: Comparison, panels: Sequence[Panel]) -> Figure | None:
             anything = anything or drawn
             axes.set_title(place, fontsize="medium")
             axes.grid(alpha=0.25)
+            axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
         handles, labels = axes_of_place[0].get_legend_handles_labels()
         if handles:

@@ -3,10 +3,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jqlight.sweep.file import Point
-from jqlight.sweep.folder import PointFolder
+from jqlight.sweep.file import Point, Sweep
+from jqlight.sweep.folder import PointFolder, SweepFolder
 from jqlight.sweep.runner import Run, Status
-from jqlight.sweep.view import PlainView, _sweep_seconds_left, count_line, duration, progress_table, report_failures
+from jqlight.sweep.view import (
+    PlainView,
+    _sweep_seconds_left,
+    count_line,
+    duration,
+    point_table,
+    progress_table,
+    report_failures,
+    shortened,
+)
 
 
 def make(name, status, *, first=None, newest=None, seconds=None, folder=Path("nowhere"), max_steps=100):
@@ -27,7 +36,7 @@ def test_duration_reads_as_a_clock():
 
 
 def test_row_shows_step_of_how_many_and_time_left():
-    text = shown(progress_table([make("a", Status.RUNNING, first=(10, 0.0), newest=(40, 60.0))], 10))
+    text = shown(progress_table([make("a", Status.RUNNING, first=(10, 0.0), newest=(40, 60.0))], 10, 120))
     assert "40/100" in text
     assert "2:00" in text  # 60 steps at 2 s
 
@@ -35,10 +44,47 @@ def test_row_shows_step_of_how_many_and_time_left():
 def test_small_terminal_shows_what_runs_and_what_failed_first():
     runs = [make(f"w{i}", Status.WAITING) for i in range(8)]
     runs += [make("runs", Status.RUNNING), make("failed", Status.FAILED)]
-    text = shown(progress_table(runs, 4))
+    text = shown(progress_table(runs, 4, 120))
     assert "runs" in text
     assert "failed" in text
     assert sum(line.startswith("w") for line in text.splitlines()) == 2
+
+
+def test_long_names_leave_the_figures_their_room():
+    names = [f"warm-{kind}-q0.75-max_prompt_tokens=340-and=so-on-seed0" for kind in ("GARL", "PAFT")]
+    runs = [make(name, Status.RUNNING, first=(10, 0.0), newest=(40, 60.0)) for name in names]
+    lines = shown(progress_table(runs, 10, 80), 80).splitlines()
+    assert [line.split()[0].partition("…")[0] for line in lines[1:]] == [name[:21] for name in names]
+    assert all(line.split()[0].endswith("seed0") for line in lines[1:])
+    assert all(line.split()[1:] == ["running", "40/100", "2:00"] for line in lines[1:])
+
+
+def test_shortened_keeps_both_ends():
+    assert shortened("abcdefgh", 8) == "abcdefgh"
+    assert shortened("abcdefgh", 5) == "ab…gh"
+    assert shortened("abcdefgh", 6) == "abc…gh"
+
+
+def test_points_are_shown_whole_and_with_the_settings_that_fit():
+    settings = {"scenario": "warm", "estimator": "GARL", "data.max_prompt_tokens": 340, "seed": 0}
+    sweep = Sweep("s", Path("s.yaml"), (), "e", (Point("x" * 43, settings), Point("y" * 90, settings)))
+    whole, left_out = point_table(sweep, SweepFolder(Path("nowhere")))
+    assert left_out == []
+    text = shown(whole, 1000)
+    assert [line.split() for line in text.splitlines()] == [
+        ["point", "state", "scenario", "estimator", "max_prompt_tokens", "seed"],
+        ["1", "x" * 43, "missing", "warm", "GARL", "340", "0"],
+        ["2", "y" * 90, "missing", "warm", "GARL", "340", "0"],
+    ]
+    short = Sweep("s", Path("s.yaml"), (), "e", (Point("x" * 43, settings),))
+    narrow, left_out = point_table(short, SweepFolder(Path("nowhere")), 80)
+    assert left_out == ["max_prompt_tokens", "seed"]
+    assert [line.split() for line in shown(narrow, 80).splitlines()] == [
+        ["point", "state", "scenario", "estimator"],
+        ["1", "x" * 43, "missing", "warm", "GARL"],
+    ]
+    names_only, _ = point_table(sweep, SweepFolder(Path("nowhere")), 80)
+    assert shown(names_only, 80).count("y") == 90  # on two lines
 
 
 def test_sweeps_time_left_adds_what_waits_at_the_pace_of_what_ended():
