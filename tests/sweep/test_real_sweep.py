@@ -71,6 +71,9 @@ def test_interrupted_sweep_resumes_from_its_checkpoint_and_is_compared(tmp_path,
     children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     facts = {(run.info.run_name, run.data.tags["estimator"], run.data.tags.get("q")) for run in children}
     assert facts == {("GARL-qsplice-0.05", "GARL", "splice(0.05)"), ("GRPO", "GRPO", None)}
+    (spliced,) = (run.data.params for run in children if run.info.run_id == run_id)
+    assert "q" not in spliced  # text in one run makes MLflow's charts take the parameter for text in all
+    assert (spliced["commitment"], spliced["commitment.tau"]) == ("splice", "0.05")
     assert {run.info.status for run in children} == {"FINISHED"}
     assert run_id in {run.info.run_id for run in children}
     assert all(run.data.params["benchmark"] == "TwoHop" and "val/maj_at_2" in run.data.metrics for run in children)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from mlflow.entities import Metric, Param, RunTag
 
+from jqlight.tracking.logger import numeric_q
+
 STEPS = range(1, 61)
 VALIDATIONS = (20, 40, 60)
 
@@ -58,7 +60,13 @@ def log_run(client, experiment_id, run, parent=None):
         "seed": str(run.seed),
     }
     facts = {key: value for key, value in facts.items() if value}
-    params = {**facts, "model.rollouts": "4", "data.prompts_per_step": "2", "run_name": run.name, **dict(run.params)}
+    params = {
+        **numeric_q(facts),
+        "run_name": run.name,
+        **dict(run.params),
+        "model.rollouts": "4",
+        "data.prompts_per_step": "2",
+    }
     metrics = []
     for step in STEPS:
         values = {

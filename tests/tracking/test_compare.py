@@ -1,5 +1,6 @@
 import math
 import statistics
+from dataclasses import replace
 
 import mlflow
 import pytest
@@ -113,6 +114,16 @@ def test_settings_that_differ_at_the_same_seed_make_rows_of_their_own(client):
     table = summary_table(found)
     assert table.headings[:3] == ["setting", "method", "n"]
     assert table.rows[0][:2] == ["TwoHop, cold, label_noise 0", "GARL q=1"]
+
+
+def test_runs_logged_before_there_was_a_commitment_parameter_share_a_row_with_newer_ones(client):
+    old = Fake("GARL", "splice(0.05)", 0, params=(("q", "splice(0.05)"), ("model.q.tau", "0.05")))
+    new = Fake("GARL", "splice(0.05)", 0, params=(("commitment", "splice"), ("commitment.tau", "0.05")))
+    runs = [old, replace(new, seed=1), new]
+    parents = [log_sweep(client, [run], name=f"s{number}") for number, run in enumerate(runs)]
+    records = child_records(client, [get_parent(client, parent) for parent in parents], metric_keys)
+    (row,) = compare(records).rows
+    assert (row.setting.method, len(row.outcomes)) == ("GARL splice(0.05)", 3)
 
 
 def test_seed_alone_makes_no_new_row(client):

@@ -179,6 +179,12 @@ def test_hyperparameters_are_logged_unless_the_config_is(workplace):
     alone.log_hyperparams({"q": 0.5, "policy": {"dtype": "float32", "lora": None}, "_instantiator": "x"})
     alone.finalize("success")
     assert read_record(workplace / "runs/a")["params"] == {"q": "0.5", "policy.dtype": "float32"}
+    spliced = RunLogger("runs/c")
+    spliced.log_hyperparams({"q": "splice(0.05)", "commitment": "splice", "commitment.tau": 0.05})
+    spliced.finalize("success")
+    record = read_record(workplace / "runs/c")
+    assert record["params"] == {"commitment": "splice", "commitment.tau": "0.05"}
+    assert record["tags"]["q"] == "splice(0.05)"
     under_cli = RunLogger("runs/b")
     under_cli.awaits_config = True
     under_cli.log_hyperparams({"q": 0.5})
