@@ -123,8 +123,8 @@ def test_dry_run_prints_points_and_commands_and_runs_nothing(fake_fit, write_swe
     assert main([str(path), "--dry-run"]) == 0
     output = capsys.readouterr().out
     lines = [line.split() for line in output.splitlines()]
-    assert ["1", "GARL-q0", "GARL", "0", "missing"] in lines
-    assert ["3", "GRPO", "GRPO", "–", "missing"] in lines
+    assert ["1", "GARL-q0", "missing", "GARL", "0"] in lines
+    assert ["3", "GRPO", "missing", "GRPO", "–"] in lines
     assert "jqlight fit --config" in output
     assert "--model jqlight.estimators.GARL --model.q 0.5 --run_dir runs/s/GARL-q0.5 --experiment_name s" in output
     assert not (fake_fit / "runs").exists()

@@ -54,7 +54,7 @@ def test_long_names_leave_the_figures_their_room():
     names = [f"warm-{kind}-q0.75-max_prompt_tokens=340-and=so-on-seed0" for kind in ("GARL", "PAFT")]
     runs = [make(name, Status.RUNNING, first=(10, 0.0), newest=(40, 60.0)) for name in names]
     lines = shown(progress_table(runs, 10, 80), 80).splitlines()
-    assert [line.split()[0].partition("…")[0] for line in lines[1:]] == [name[:21] for name in names]
+    assert [line.split()[0].partition("…")[0] for line in lines[1:]] == [name[:18] for name in names]
     assert all(line.split()[0].endswith("seed0") for line in lines[1:])
     assert all(line.split()[1:] == ["running", "40/100", "2:00"] for line in lines[1:])
 
