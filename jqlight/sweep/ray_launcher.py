@@ -108,6 +108,8 @@ class _RayJob:
 
 def run_command(argv: tuple[str, ...], environment: Mapping[str, str], log: str, folder: str) -> int:
     """Exit code of ``argv`` run on this node; a cancelled task ends the process it waits for."""
+    # Ray cancels by an interrupt, which a worker whose cluster was started in the background of a shell ignores.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with open(log, "ab") as output:  # noqa: PTH123 - runs on a worker, which may be another version of jqlight
         process = subprocess.Popen(
             argv,

@@ -210,9 +210,15 @@ class Runner:
             self.stopped_by = number
             self._wake.set()
 
-        before: dict[int, Any] = {number: signal.signal(number, handle) for number in _STOP_SIGNALS}
+        # Under nohup the end of the terminal is ignored, and stays so.
+        numbers = [number for number in _STOP_SIGNALS if not _hangup_ignored(number)]
+        before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _hangup_ignored(number: int) -> bool:
+    return number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) is signal.SIG_IGN

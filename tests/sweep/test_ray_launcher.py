@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,9 @@ def test_points_run_on_a_local_cluster(fake_fit, write_sweep):
 
 
 @with_ray
-def test_stopped_job_ends_its_process(tmp_path):
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_stopped_job_ends_its_process(tmp_path, handler):
+    before = signal.signal(signal.SIGINT, handler)  # a shell's background process and its children ignore it
     launcher = RayLauncher(None, cpus=1, gpus=0)
     try:
         script = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(600)"
@@ -57,6 +60,7 @@ def test_stopped_job_ends_its_process(tmp_path):
             assert time.monotonic() < end
             time.sleep(0.1)
     finally:
+        signal.signal(signal.SIGINT, before)
         launcher.close()
 
 

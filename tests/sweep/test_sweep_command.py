@@ -166,6 +166,16 @@ def test_signal_stops_the_points_and_resume_goes_on(fake_fit, write_sweep, numbe
     assert "--ckpt_path" in second["argv"]
 
 
+def test_sweep_under_nohup_outlives_its_terminal(fake_fit, write_sweep):
+    path = write_sweep("overrides: {fake.steps: 4, fake.seconds: 0.3}\ngrid: {seed: [0]}\n")
+    command = ["nohup", sys.executable, "-c", DRIVER, str(path)]
+    sweep = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(fake_fit / "runs/s/seed0/metrics.jsonl")
+    sweep.send_signal(signal.SIGHUP)
+    assert sweep.wait(60) == 0
+    assert (fake_fit / "runs/s/seed0/finished.json").exists()
+
+
 def test_points_outlive_a_killed_sweep_and_are_not_started_twice(fake_fit, write_sweep):
     path = write_sweep("overrides: {fake.steps: 5, fake.seconds: 0.5}\ngrid: {seed: [0]}\n")
     sweep = subprocess.Popen([sys.executable, "-c", DRIVER, str(path)], stdout=subprocess.DEVNULL)
