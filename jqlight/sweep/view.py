@@ -203,11 +203,14 @@ def _closing_line(runs: list[Run], jobs: int) -> Text:
 
 
 def _sweep_seconds_left(runs: list[Run], jobs: int) -> float | None:
-    """Seconds until the last point is done, from the pace of those that ended and those that run; None if unknown."""
+    """Seconds until the last point is done, from the pace of those that ended and those that run; None if unknown.
+
+    None as well when nothing runs: the sweep has ended or was stopped.
+    """
     running = [run.seconds_left() for run in runs if run.status is Status.RUNNING]
     waiting = sum(run.status is Status.WAITING for run in runs)
     lengths = [run.seconds for run in runs if run.status is Status.FINISHED and run.seconds is not None]
-    if any(left is None for left in running) or (waiting and not lengths):
+    if not running or any(left is None for left in running) or (waiting and not lengths):
         return None
     total = sum(left for left in running if left is not None) + waiting * (
         sum(lengths) / len(lengths) if lengths else 0

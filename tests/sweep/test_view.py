@@ -94,6 +94,7 @@ def test_sweeps_time_left_adds_what_waits_at_the_pace_of_what_ended():
     assert _sweep_seconds_left([done, running, waiting], jobs=1) == 150
     assert _sweep_seconds_left([done, running, waiting], jobs=2) == 100  # the running one takes longest
     assert _sweep_seconds_left([running, waiting], jobs=1) is None
+    assert _sweep_seconds_left([done, make("stopped", Status.STOPPED), waiting], jobs=1) is None
 
 
 def test_validation_is_told_once():
