@@ -134,7 +134,7 @@ class Console(ProgressBar):
     def _training_line(self, trainer: Trainer) -> str:
         step, total = trainer.global_step, total_steps(trainer)
         parts = [f"step {step}" + (f"/{total}" if total else "")]
-        metrics = trainer.callback_metrics
+        metrics = {name: value for name, value in trainer.callback_metrics.items() if not math.isnan(value)}
         parts += [f"{label} {float(metrics[name]):{form}}" for name, label, form in _SHOWN if name in metrics]
         parts += [f"{name.removeprefix('val/')} {value:.3g}" for name, value in list(headline(trainer).items())[:1]]
         done = step - self._first_step

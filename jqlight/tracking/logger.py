@@ -96,10 +96,11 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append numbers to the run's metrics file. ``step`` is ignored where a trainer counts optimizer steps."""
+        """Append numbers but NaN to the run's metrics file. ``step`` is ignored where a trainer counts its own."""
         if self.step_source is not None:
             step = self.step_source()
         values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        values = {name: value for name, value in values.items() if not math.isnan(value)}
         if values:
             self.journal.log_metrics(values, step or 0)
             self._wake()

@@ -62,6 +62,17 @@ def test_headline_puts_the_majority_vote_first():
     assert list(headline(trainer())) == ["val/maj_at_16", "val/exact_maj_at_16", "val/pass_at_1"]
 
 
+def test_what_a_step_did_not_report_is_not_shown(capsys):
+    shown = Console("title")
+    shown.setup(trainer(), None, "fit")
+    metrics = trainer().callback_metrics | {"train/logprob_gap": torch.tensor(float("nan"))}
+    shown.on_train_start(trainer(global_step=0), None)
+    shown.on_train_batch_start(trainer(), None)
+    shown.on_train_batch_end(trainer(global_step=1, callback_metrics=metrics), None)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "success 0.0123" in line and "gap" not in line and "nan" not in line
+
+
 def test_plain_lines_where_there_is_no_terminal(capsys):
     shown = Console("title")
     shown.setup(trainer(), None, "fit")

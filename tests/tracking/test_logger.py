@@ -57,6 +57,19 @@ def test_everything_arrives_in_the_store(workplace, client):
     assert run.info.artifact_uri.startswith((workplace / "runs" / "mlartifacts").as_uri())
 
 
+def test_what_was_not_measured_is_left_out(workplace):
+    logger = RunLogger("runs/a")
+    logger.log_metrics({"train/success": 0.1, "train/logprob_gap": float("nan")}, 1)
+    logger.log_metrics({"train/logprob_gap": float("nan")}, 2)
+    logger.log_metrics({"train/log_success": -float("inf")}, 3)
+    logger.finalize("success")
+    rows = [json.loads(line) for line in (workplace / "runs/a/metrics.jsonl").read_text().splitlines()]
+    assert [{k: v for k, v in row.items() if "/" in k} for row in rows] == [
+        {"train/success": 0.1},
+        {"train/log_success": -float("inf")},
+    ]
+
+
 def test_samples_are_a_table_of_mlflow(workplace, client, store):
     logger = RunLogger("runs/a")
     write(logger)
