@@ -180,7 +180,7 @@ class Benchmark(LightningDataModule):
         rank, world_size = self._place()
         loader = TrainLoader(examples, self.prompts_per_step, self.seed, rank, world_size)
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
-        if limit != 1.0:
+        if isinstance(limit, int) or limit != 1.0:  # 1 is one batch, 1.0 all of them
             loader.limit_epoch(limit if isinstance(limit, int) else int(limit * len(loader)))
         return loader
 
