@@ -202,7 +202,36 @@ def _check_log_w(log_w: Tensor, minimum: int, what: str) -> Tensor:
     return log_w
 
 
-def garl(log_w: Tensor, q: float | Commitment, *, baseline: bool = True, normalize: bool = True) -> Coefficients:
+def truncated(log_ratio: Tensor, maximum: float) -> Tensor:
+    """log min(rho, maximum) of importance ratios rho = p(z)/b(z) in log-space: what the estimators below may take.
+
+    With z_m ~ b in place of z_m ~ p the factor rho_m keeps the mean of anything. So v_m = rho_m w_m takes w_m's place:
+    its mean is unbiased for P, and v_m A(v̄) / M is the gradient of the loss at v̄ with b held fixed (at q = 1 IWAE's
+    with proposal b), which is what draws in proportion to v expect in PAFT. A baseline made of the others is multiplied
+    by m's own ratio, since E_b[rho_m grad log p(z_m)] is 0 and E_b[grad log p(z_m)] is not. Truncation trades a bias
+    for a bounded variance; without it the expectation at q = 0 is the on-policy one.
+    """
+    return log_ratio.clamp_max(math.log(maximum))
+
+
+def reweighted(coefficients: Coefficients, log_ratio: Tensor | None) -> Coefficients:
+    """``coefficients`` times the importance ratios, (B, M) in log-space, for rollouts drawn by another policy.
+
+    For coefficients whose baseline is made of other rollouts' rewards; None stands for rollouts of the policy itself.
+    """
+    if log_ratio is None:
+        return coefficients
+    return Coefficients(*(values * log_ratio.exp() for values in coefficients))
+
+
+def garl(
+    log_w: Tensor,
+    q: float | Commitment,
+    *,
+    baseline: bool = True,
+    normalize: bool = True,
+    log_ratio: Tensor | None = None,
+) -> Coefficients:
     """Coefficients of GARL: pathwise w_m A(w̄) / M, score the same minus its leave-one-out baseline.
 
     Lin & Ie (2026), eq. (12) and Algorithm 1 with ``baseline``; the plug-in of eq. (9) without. At q = 0 this is
@@ -213,6 +242,7 @@ def garl(log_w: Tensor, q: float | Commitment, *, baseline: bool = True, normali
         q: a number in [0, 1] for ``Tsallis(q)``, or any commitment.
         baseline: subtract w̄_¬m A(w̄_¬m), which needs M >= 2 and leaves the expectation as it is.
         normalize: divide by M^q (Tsallis only), which bounds the effective reward by 1.
+        log_ratio: log importance ratios (B, M) of rollouts drawn by another policy, see :func:`truncated`; None for 0.
 
     Raises:
         ConfigError: M = 1 with a baseline.
@@ -220,6 +250,8 @@ def garl(log_w: Tensor, q: float | Commitment, *, baseline: bool = True, normali
         ValueError: a positive log-weight, or a shape that is not (B, M).
     """
     log_w = _check_log_w(log_w, 2 if baseline else 1, "the leave-one-out baseline")
+    log_ratio = torch.zeros_like(log_w) if log_ratio is None else log_ratio
+    log_w = log_w + log_ratio
     commitment, rollouts = as_commitment(q), log_w.shape[1]
     log_mean = log_mean_exp(log_w).unsqueeze(-1)  # (B, 1)
     log_scale = -math.log(rollouts) - (commitment.log_bound(rollouts) if normalize else 0.0)
@@ -227,7 +259,7 @@ def garl(log_w: Tensor, q: float | Commitment, *, baseline: bool = True, normali
     pathwise = (log_w + commitment(log_mean) + log_scale).exp().masked_fill(dead, 0.0)
     if not baseline:
         return Coefficients(pathwise, pathwise)
-    control = (commitment.log_effective(leave_one_out(log_w)) + log_scale).exp().masked_fill(dead, 0.0)
+    control = (commitment.log_effective(leave_one_out(log_w)) + log_scale + log_ratio).exp().masked_fill(dead, 0.0)
     return Coefficients(pathwise - control, pathwise)
 
 
@@ -238,6 +270,7 @@ def paft(
     num_resamples: int | None = None,
     normalize: bool = True,
     generator: torch.Generator | None = None,
+    log_ratio: Tensor | None = None,
 ) -> Coefficients:
     """Coefficients of PAFT: w̄ A(w̄) n_m / K for both, n_m counting K draws with probability proportional to w.
 
@@ -250,12 +283,15 @@ def paft(
         num_resamples: K, default M.
         normalize: divide by M^q (Tsallis only).
         generator: source of the draws, on log_w's device.
+        log_ratio: log importance ratios (B, M) of rollouts drawn by another policy, see :func:`truncated`; None for 0.
 
     Raises:
         NonFiniteError: a NaN log-weight; names the rows.
         ValueError: a positive log-weight, or a shape that is not (B, M).
     """
     log_w = _check_log_w(log_w, 1, "PAFT")
+    if log_ratio is not None:
+        log_w = log_w + log_ratio
     commitment, rollouts = as_commitment(q), log_w.shape[1]
     draws = num_resamples or rollouts
     log_mean = log_mean_exp(log_w).unsqueeze(-1)

@@ -4,7 +4,7 @@ Nothing here uses the package's objective or policy: probabilities come from the
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -14,7 +14,6 @@ import torch
 from lightning import Trainer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from jqlight.benchmarks import Benchmark, Example
@@ -186,6 +185,24 @@ class Recorder(torch.optim.Optimizer):
         self.gradients.append(torch.cat([g.flatten() for g in grads]).clone())
 
 
+class InOrder:
+    """A training loader of given batches."""
+
+    def __init__(self, batches: list[list[Example]]) -> None:
+        self.batches, self.position = batches, 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Example]]:
+        for position, batch in enumerate(self.batches, 1):
+            self.position = position
+            yield batch
+
+    def peek(self) -> list[Example] | None:
+        return self.batches[self.position] if self.position < len(self.batches) else None
+
+
 class Batches(Benchmark):
     """The given batches, once, in their order."""
 
@@ -196,8 +213,8 @@ class Batches(Benchmark):
     def setup(self, stage: str) -> None:
         pass
 
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None, collate_fn=lambda batch: batch)
+    def train_dataloader(self) -> InOrder:
+        return InOrder(self.batches)
 
 
 def quiet_trainer(**settings: object) -> Trainer:

@@ -57,6 +57,7 @@ class TrainLoader(Generic[T]):
         self.epoch = 0
         self.position = 0
         self._limit = len(self)
+        self._ordered: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
         """Batches of one pass."""
@@ -66,13 +67,13 @@ class TrainLoader(Generic[T]):
         """Batches of this rank, from where the loader stands to the end of the epoch."""
         if self.position >= self._limit:
             self.epoch, self.position = self.epoch + 1, 0
-        order = self.order(self.epoch)
         while self.position < self._limit:
-            start = self.position * self.prompts_per_step
-            step = order[start : start + self.prompts_per_step]
-            size = len(step) // self.world_size  # leaves out what does not divide
             self.position += 1
-            yield [self.examples[i] for i in step[self.rank * size : (self.rank + 1) * size]]
+            yield self._batch(self.position - 1)
+
+    def peek(self) -> list[T] | None:
+        """The next batch of this rank, without moving on; None at the end of the epoch."""
+        return self._batch(self.position) if self.position < self._limit else None
 
     def limit_epoch(self, steps: int) -> None:
         """Begin the next epoch after ``steps`` batches: a trainer that stops early must not see a pass's rest later."""
@@ -98,6 +99,14 @@ class TrainLoader(Generic[T]):
                 "with the same data settings, or start a new run"
             )
         self.epoch, self.position = state["epoch"], state["position"]
+
+    def _batch(self, position: int) -> list[T]:
+        if self._ordered[0] != self.epoch:
+            self._ordered = (self.epoch, self.order(self.epoch))
+        start = position * self.prompts_per_step
+        step = self._ordered[1][start : start + self.prompts_per_step]
+        size = len(step) // self.world_size  # leaves out what does not divide
+        return [self.examples[i] for i in step[self.rank * size : (self.rank + 1) * size]]
 
     def _settings(self) -> dict[str, int]:
         # Independent of the number of ranks, so that a run may go on with more or fewer of them.

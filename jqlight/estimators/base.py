@@ -19,6 +19,7 @@ from jqlight.diagnostics import EscapeMonitor, logprob_gap, max_amplified_advant
 from jqlight.errors import ConfigError, EngineError, NonFiniteError
 from jqlight.estimators import distributed
 from jqlight.estimators.evaluating import EvaluationMixin
+from jqlight.estimators.lookahead import Drawn, ImportanceRatios, Lookahead, Turn
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, Group, Policy, PolicyConfig
 from jqlight.sampling import Rollout, Sampler, SamplerConfig, rollout_seed
@@ -32,7 +33,8 @@ class Estimator(EvaluationMixin):
     """A policy trained on one gradient estimator of the J_Q family, with its sampling engine embedded.
 
     Optimisation is manual, since a batch's gradient is accumulated group by group: one optimizer step and one weight
-    sync per batch, so rollouts are always samples of the policy that is trained.
+    sync per batch, so rollouts are always samples of the policy that is trained. With ``sampler.lookahead`` the next
+    batch is sampled meanwhile, from the weights before the step, and its coefficients carry importance ratios.
 
     Args:
         policy: the trained causal language model.
@@ -71,7 +73,9 @@ class Estimator(EvaluationMixin):
         self.evaluator = None
         self.rollouts, self.samples, self.max_grad_norm, self.seed = rollouts, samples, max_grad_norm, seed
         self.monitor = EscapeMonitor()
+        self.lookahead = Lookahead()
         self._seconds: dict[str, float] = {}
+        self._reported: set[str] = set()
         self._remember(policy=asdict(policy), sampler=asdict(sampler), rollouts=rollouts, samples=samples, seed=seed)
 
     def _remember(self, **settings: object) -> None:
@@ -94,8 +98,19 @@ class Estimator(EvaluationMixin):
         """What the coefficients are made of, (M,) float64: log-weights (log-space) or rewards."""
 
     @abstractmethod
-    def coefficients(self, signal: Tensor, example: Example, rollouts: Sequence[Rollout], group: Group) -> Coefficients:
-        """Coefficients (1, M) of one group from its signal (1, M); most estimators need nothing else."""
+    def coefficients(
+        self,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None = None,
+    ) -> Coefficients:
+        """Coefficients (1, M) of one group from its signal (1, M); most estimators need nothing else.
+
+        ``log_ratio`` is None for rollouts of the policy itself; for rollouts that were drawn a step earlier the logs of
+        their truncated importance ratios, (1, M), see ``jqlight.objective.truncated``.
+        """
 
     @abstractmethod
     def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
@@ -114,28 +129,38 @@ class Estimator(EvaluationMixin):
         prompts = distributed.total(len(batch), self.device)
         self._zero_grad()
 
-        drawn = self.sample(batch, "train", self.rollouts, step=self.global_step, answers=self.samples_answers)
+        turn = Turn(self.global_step, batch)
+        ahead = self.lookahead.take(turn)
+        with self._timed("sample"):
+            drawn = self._draw(turn) if ahead is None else ahead
+        ratios = None if ahead is None else ImportanceRatios(self.sampler_config.max_importance_ratio)
         signals, weights, gap = [], [], 0.0
-        for example, rollouts in zip(batch, drawn, strict=True):
-            group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in rollouts])
-            with self._timed("score"):
-                signal = self._checked(self.signal(example, rollouts, group), example)
-                coefficients = self.coefficients(signal.unsqueeze(0), example, rollouts, group)
+        with self._sampling_ahead():
+            for example, rollouts in zip(batch, drawn, strict=True):
+                group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in rollouts])
+                with self._timed("score"):
+                    signal = self._checked(self.signal(example, rollouts, group), example)
+                    log_ratio = None if ratios is None else ratios.of(rollouts, group)
+                    coefficients = self.coefficients(signal.unsqueeze(0), example, rollouts, group, log_ratio)
+                with self._timed("update"):
+                    group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=1 / prompts)
+                if ratios is None:
+                    with self._timed("score"):
+                        # After backward, whose forward has the log-probs of most rows: only the others run for this.
+                        gap = max(gap, self._gap(rollouts, group))
+                signals.append(signal)
+                weights.append(coefficients)
+            self._check_gap(gap)
             with self._timed("update"):
-                group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=1 / prompts)
-            with self._timed("score"):
-                # After backward, whose forward has the log-probs of most rows: only the others are run for this.
-                gap = max(gap, self._gap(rollouts, group))
-            signals.append(signal)
-            weights.append(coefficients)
-        self._check_gap(gap)
-
-        with self._timed("update"):
-            norm = self._optimizer_step()
+                norm = self._optimizer_step()
         with self._timed("sync"):
             self.sync_engine()
         stacked = Coefficients(*(torch.cat(parts) for parts in zip(*weights, strict=True)))
-        self._log_step(torch.stack(signals), stacked, drawn, gap, norm)
+        means = self.diagnose(torch.stack(signals), stacked) | self._staleness(ratios)
+        peaks = {"max_amplified_advantage": max_amplified_advantage(stacked)}
+        if ratios is None:
+            peaks["logprob_gap"] = gap
+        self._log_step(drawn, means, peaks, norm)
 
     def sample(
         self, batch: Sequence[Example], stage: str, n: int, *, step: int = 0, answers: bool = True
@@ -144,15 +169,66 @@ class Estimator(EvaluationMixin):
         assert self.sampler is not None, "setup() builds the sampler"
         decoding = self.sampler_config.training if stage == "train" else self.sampler_config.evaluation
         seeds = [[rollout_seed(self.run_seed, stage, step, e.id, m) for m in range(n)] for e in batch]
-        with self._timed("sample"):
-            return self.sampler.sample([e.prompt_ids for e in batch], seeds, answers=answers, decoding=decoding)
+        return self.sampler.sample([e.prompt_ids for e in batch], seeds, answers=answers, decoding=decoding)
 
     def sync_engine(self) -> None:
         """Give the engine the policy's weights."""
         assert self.sampler is not None, "setup() builds the sampler"
         self.sampler.sync(self.policy.weights())
 
+    def on_fit_start(self) -> None:
+        """Begin with the engine at the policy's weights and nothing drawn ahead."""
+        self.lookahead.discard()
+        super().on_fit_start()
+
+    def on_train_start(self) -> None:
+        """Refuse to look ahead in a loader that cannot."""
+        if self.sampler_config.lookahead and not hasattr(self.trainer.train_dataloader, "peek"):
+            raise ConfigError(
+                f"sampler.lookahead: given 1, allowed is 0 with {type(self.trainer.train_dataloader).__name__}: a "
+                "training loader must have peek(), as jqlight.benchmarks.loaders.TrainLoader has"
+            )
+
+    def on_fit_end(self) -> None:
+        """End the thread that sampled ahead."""
+        self.lookahead.close()
+
     # -- parts of the step -------------------------------------------------------------------------------------------
+
+    def _draw(self, turn: Turn) -> Drawn:
+        return self.sample(turn.batch, "train", self.rollouts, step=turn.step, answers=self.samples_answers)
+
+    def _draw_ahead(self, turn: Turn) -> Drawn:
+        with self.trainer.precision_plugin.train_step_context():  # autocast is a thread's own
+            return self._draw(turn)
+
+    @contextmanager
+    def _sampling_ahead(self) -> Iterator[None]:
+        """A block beside which the next batch is drawn, if it is to be and there is one; ends when both have."""
+        turn = self._next_turn() if self.sampler_config.lookahead else None
+        if turn is not None:
+            self.lookahead.start(turn, self._draw_ahead, self.device)
+        try:
+            yield
+            with self._timed("sample"):
+                self.lookahead.finish()
+        except BaseException:
+            self.lookahead.close()
+            raise
+
+    def _next_turn(self) -> Turn | None:
+        """The next step; None where this one is the last of its epoch or of the run."""
+        step = self.global_step + 1
+        if step == self.trainer.max_steps or self.trainer.should_stop:
+            return None
+        batch = self.trainer.train_dataloader.peek()  # type: ignore[union-attr]
+        return None if batch is None else Turn(step, batch)
+
+    def _staleness(self, ratios: ImportanceRatios | None) -> dict[str, float]:
+        """How old the rollouts are in optimizer steps, and their importance ratios; nothing without lookahead."""
+        if not self.sampler_config.lookahead:
+            return {}
+        return {"staleness": 0.0} if ratios is None else {"staleness": 1.0, **ratios.metrics()}
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -205,18 +281,16 @@ class Estimator(EvaluationMixin):
                 "nothing was updated. Try sampler.engine: transformers, and run `jqlight doctor`"
             )
 
-    def _log_step(
-        self, signals: Tensor, coefficients: Coefficients, drawn: list[list[Rollout]], gap: float, norm: float
-    ) -> None:
+    def _log_step(self, drawn: Drawn, means: dict[str, float], peaks: dict[str, float], norm: float) -> None:
+        """Log one step: ``means`` and ``peaks`` of this rank, averaged and maximised over ranks, under ``train/``."""
         everything = [r for rollouts in drawn for r in rollouts]
-        values = {f"train/{name}": value for name, value in self.diagnose(signals, coefficients).items()}
+        values = {f"train/{name}": value for name, value in means.items()}
         values["train/thinking_tokens"] = sum(len(r.rationale_ids) for r in everything) / len(everything)
         values["train/truncated"] = sum(r.truncated for r in everything) / len(everything)
         values |= {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
         values = distributed.mean(values, self.device)
         values["train/dead_groups"] *= distributed.world_size()  # a count
-        peaks = {"train/max_amplified_advantage": max_amplified_advantage(coefficients), "train/logprob_gap": gap}
-        values |= distributed.largest(peaks, self.device)
+        values |= distributed.largest({f"train/{name}": value for name, value in peaks.items()}, self.device)
         values["train/grad_norm"] = norm
         values["train/lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
         self._watch(values["train/success"])
@@ -224,7 +298,10 @@ class Estimator(EvaluationMixin):
             values["train/escape_step"] = float(self.monitor.escape_step)
         values["train/collapsed"] = float(self.monitor.collapsed)
         shown = {"train/success": values.pop("train/success")}
-        self.log_dict({name: value for name, value in values.items() if math.isfinite(value)})
+        reported = {name: value for name, value in values.items() if math.isfinite(value)}
+        # Lightning repeats the last value of what is not logged any more; NaN, which our logger leaves out, ends that.
+        self.log_dict(dict.fromkeys(self._reported - reported.keys(), math.nan) | reported)
+        self._reported |= reported.keys()
         self.log_dict(shown, prog_bar=True)
 
     def _watch(self, success: float) -> None:

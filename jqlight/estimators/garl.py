@@ -56,6 +56,13 @@ class GARL(AnswerLikelihood):
         self.baseline = baseline
         self._remember(baseline=baseline)
 
-    def coefficients(self, signal: Tensor, example: Example, rollouts: Sequence[Rollout], group: Group) -> Coefficients:
+    def coefficients(
+        self,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None = None,
+    ) -> Coefficients:
         """``jqlight.objective.garl`` with the commitment of this step."""
-        return garl(signal, self.commitment, baseline=self.baseline, normalize=self.normalize)
+        return garl(signal, self.commitment, baseline=self.baseline, normalize=self.normalize, log_ratio=log_ratio)

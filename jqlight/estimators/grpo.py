@@ -8,7 +8,7 @@ from torch import Tensor
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError
 from jqlight.estimators.signals import SampledReward
-from jqlight.objective import Coefficients, grpo
+from jqlight.objective import Coefficients, grpo, reweighted
 from jqlight.policy import Group, Policy, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
 
@@ -68,7 +68,14 @@ class GRPO(SampledReward):
             reference.load()
             self._reference = [reference.requires_grad_(False)]
 
-    def coefficients(self, signal: Tensor, example: Example, rollouts: Sequence[Rollout], group: Group) -> Coefficients:
+    def coefficients(
+        self,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None = None,
+    ) -> Coefficients:
         """``jqlight.objective.grpo`` of the rewards, with the KL term and the length normalisation where asked for."""
         weights = grpo(signal, eps=self.eps, scale=self.scale_rewards).score
         if self.kl:
@@ -76,7 +83,7 @@ class GRPO(SampledReward):
         if self.length_normalize:
             lengths = [max(1, len(r.rationale_ids) + len(r.answer_ids)) for r in rollouts]
             weights = weights / torch.tensor(lengths, dtype=weights.dtype)
-        return Coefficients(weights, weights)
+        return reweighted(Coefficients(weights, weights), log_ratio)
 
     def _kl_weights(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
         """kl / M · (log ratio - mean of the others'), (1, M): E[log ratio · grad log p] is the gradient of the KL."""

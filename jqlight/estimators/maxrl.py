@@ -7,7 +7,7 @@ from torch import Tensor
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError
 from jqlight.estimators.signals import SampledReward
-from jqlight.objective import Coefficients, maxrl
+from jqlight.objective import Coefficients, maxrl, reweighted
 from jqlight.policy import Group, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
 
@@ -40,6 +40,13 @@ class MaxRL(SampledReward):
             raise ConfigError(f"model.rollouts: given {rollouts}, a group-relative advantage needs at least 2")
         super().__init__(policy, sampler, rollouts, samples, max_grad_norm, seed)
 
-    def coefficients(self, signal: Tensor, example: Example, rollouts: Sequence[Rollout], group: Group) -> Coefficients:
+    def coefficients(
+        self,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None = None,
+    ) -> Coefficients:
         """``jqlight.objective.maxrl`` of the rewards; a group without success has none."""
-        return maxrl(signal)
+        return reweighted(maxrl(signal), log_ratio)

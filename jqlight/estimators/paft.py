@@ -54,7 +54,14 @@ class PAFT(AnswerLikelihood):
         self.num_resamples = num_resamples
         self._remember(num_resamples=num_resamples)
 
-    def coefficients(self, signal: Tensor, example: Example, rollouts: Sequence[Rollout], group: Group) -> Coefficients:
+    def coefficients(
+        self,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None = None,
+    ) -> Coefficients:
         """``jqlight.objective.paft``; the draws' seed is a function of (run seed, step, example id) alone."""
         generator = torch.Generator().manual_seed(
             rollout_seed(self.run_seed, "resample", self.global_step, example.id, 0)
@@ -65,6 +72,7 @@ class PAFT(AnswerLikelihood):
             num_resamples=self.num_resamples,
             normalize=self.normalize,
             generator=generator,
+            log_ratio=log_ratio,
         )
 
     def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError
 from jqlight.estimators.signals import SampledReward
-from jqlight.objective import Coefficients, rloo
+from jqlight.objective import Coefficients, reweighted, rloo
 from jqlight.policy import Group, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
 
@@ -40,6 +40,13 @@ class RLOO(SampledReward):
             raise ConfigError(f"model.rollouts: given {rollouts}, a leave-one-out reward needs at least 2")
         super().__init__(policy, sampler, rollouts, samples, max_grad_norm, seed)
 
-    def coefficients(self, signal: Tensor, example: Example, rollouts: Sequence[Rollout], group: Group) -> Coefficients:
+    def coefficients(
+        self,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None = None,
+    ) -> Coefficients:
         """``jqlight.objective.rloo`` of the rewards."""
-        return rloo(signal)
+        return reweighted(rloo(signal), log_ratio)

@@ -43,6 +43,10 @@ class SamplerConfig:
     """vllm: skip CUDA graphs and compilation (fast start, slower sampling); None: true on CPU, false on a GPU."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the engine's copy of the weights; None: policy.dtype. bfloat16 goes with bf16-mixed training."""
+    lookahead: int = 0
+    """1: draw the next batch while a step is computed, from the weights before it, and correct by importance ratios."""
+    max_importance_ratio: float = 2.0
+    """lookahead: largest importance ratio of a rollout, at least 1; inf for no truncation."""
 
     def __post_init__(self) -> None:
         if self.training != Decoding():
@@ -52,6 +56,13 @@ class SamplerConfig:
             )
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
             raise ConfigError(f"sampler.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")
+        if self.lookahead not in (0, 1):
+            raise ConfigError(f"sampler.lookahead: given {self.lookahead}, allowed are 0 (off) and 1")
+        if not self.max_importance_ratio >= 1:
+            raise ConfigError(
+                f"sampler.max_importance_ratio: given {self.max_importance_ratio}, allowed is a number from 1, inf for "
+                "no truncation"
+            )
         for name in ("max_thinking_tokens", "max_answer_tokens", "max_num_seqs"):
             value = getattr(self, name)
             if value < 1:

@@ -59,6 +59,32 @@ def test_resume_from_any_batch_goes_on_as_if_never_stopped(batches):
     assert len(rest) == (3 - batches % 3)
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 9])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_peek_gives_what_comes_next_and_nothing_behind_the_epochs_end(limit, world_size):
+    loader = TrainLoader(questions(11), 4, seed=3, rank=world_size - 1, world_size=world_size)
+    loader.limit_epoch(limit)
+    expected = loader.peek()
+    for _ in range(3):
+        for batch in loader:
+            assert expected in (None, batch)
+            state = loader.state_dict()
+            expected = loader.peek()
+            assert loader.state_dict() == state and loader.peek() == expected
+            assert (expected is None) == (loader.position == min(limit, len(loader)))
+    assert loader.epoch == 2
+
+
+def test_peek_after_a_resume():
+    loader = TrainLoader(questions(10), 4)
+    batches = iter(loader)
+    next(batches)
+    resumed = TrainLoader(questions(10), 4)
+    resumed.peek()
+    resumed.load_state_dict(loader.state_dict())
+    assert resumed.peek() == next(batches)
+
+
 def test_state_of_other_data_is_refused():
     state = TrainLoader(questions(10), 4).state_dict()
     for other in (TrainLoader(questions(9), 4), TrainLoader(questions(10), 5), TrainLoader(questions(10), 4, seed=1)):

@@ -90,6 +90,21 @@ def test_the_quickstart_learns_a_little_and_can_be_evaluated_again(shell, workpl
 
 
 @pytest.mark.engine
+def test_the_quickstart_learns_while_it_samples_ahead(shell, workplace):
+    run = {"trainer.max_steps": 25, "trainer.val_check_interval": 12, "data.validation_size": 8, "model.samples": 4}
+    ahead = {"model.sampler.lookahead": 1, "model.sampler.max_importance_ratio": 1.5}
+    arguments = ["--config", ROOT / "conf/quickstart.yaml", *options(run | ahead)]
+    assert shell("fit", *arguments, "--run_dir", "run") == 0, shell.err
+    rows = steps("run")
+    assert [row["train/staleness"] for row in rows] == [0, *[1] * 24]
+    assert rows[-1]["train/log_success"] > rows[0]["train/log_success"] + 10
+    assert all(0.5 < row["train/importance_ratio"] < 2 for row in rows[1:])
+    assert all(0 <= row["train/importance_clipped"] < 0.5 for row in rows[1:])
+    assert [row["step"] for row in rows if "train/logprob_gap" in row] == [1], "no gap beside older weights"
+    assert rows[0]["train/logprob_gap"] < 1e-3
+
+
+@pytest.mark.engine
 def test_grpo_stands_still_where_no_answer_is_ever_right(shell, workplace):
     run = {"trainer.max_steps": 3, "trainer.val_check_interval": 3, "data.validation_size": 4, "model.samples": 2}
     arguments = ["--config", ROOT / "conf/quickstart.yaml", "--model", "jqlight.estimators.GRPO", *options(run)]

@@ -1,71 +1,12 @@
 """A run that is stopped and resumed goes on as if nothing had happened: q, rollouts, weights, escape step."""
 
-import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
-from enumeration import quiet_trainer
-from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from letters import STEPS, STOP, make, train
 
-from jqlight.benchmarks import Benchmark, Item
-from jqlight.diagnostics import EscapeMonitor
 from jqlight.estimators import GARL, PAFT, Estimator
-from jqlight.policy import PolicyConfig
-from jqlight.sampling import SamplerConfig
-from jqlight.schedules import Linear, Step
-from jqlight.thinking import Thinking
-
-STEPS, STOP = 7, 4  # six questions, two a step: the stop falls inside the second pass
-
-
-class Letters(Benchmark):
-    """Questions "a", "aa", ... with the gold answer "a"."""
-
-    def read(self, split: str) -> Iterable[dict]:
-        return [{"id": str(n), "text": "a" * n} for n in range(1, 7)]
-
-    def item(self, record: dict) -> Item:
-        return Item(record["text"], "a")
-
-
-class Course(Callback):
-    """What each step logged."""
-
-    def __init__(self) -> None:
-        self.steps: dict[int, dict[str, float]] = {}
-
-    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
-        values = {k: float(v) for k, v in trainer.callback_metrics.items() if not k.startswith("time/")}
-        self.steps[trainer.global_step - 1] = values
-
-
-def train(estimator: Estimator, steps: int, folder: Path, resume: Path | None = None) -> Course:
-    course = Course()
-    checkpoint = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=STOP, save_top_k=-1)
-    estimator.configure_optimizers = lambda: torch.optim.AdamW(estimator.policy.parameters(), lr=0.03)
-    settings = {"max_epochs": -1, "max_steps": steps, "enable_checkpointing": True, "log_every_n_steps": 1}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = quiet_trainer(callbacks=[course, checkpoint], default_root_dir=folder, **settings)
-        trainer.fit(estimator, datamodule=Letters(prompts_per_step=2, max_prompt_tokens=6), ckpt_path=resume)
-    return course
-
-
-def make(kind: type[Estimator], path: str) -> Estimator:
-    thinking = Thinking(start="", separator="")
-    schedule = Linear(6) if kind is GARL else Step(5)
-    estimator = kind(
-        PolicyConfig(path, thinking=thinking),
-        SamplerConfig("transformers", max_thinking_tokens=2, max_answer_tokens=2),
-        q=schedule,
-        rollouts=4,
-        seed=3,
-    )
-    estimator.monitor = EscapeMonitor(threshold=1e-4, window=3)
-    return estimator
 
 
 @pytest.mark.parametrize("kind", [GARL, PAFT])

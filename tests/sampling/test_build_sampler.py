@@ -65,6 +65,21 @@ def test_impossible_budgets_are_refused(settings):
         SamplerConfig(**settings)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lookahead": 2},
+        {"lookahead": -1},
+        {"max_importance_ratio": 0.9},
+        {"max_importance_ratio": float("nan")},
+    ],
+)
+def test_impossible_lookahead_is_refused(settings):
+    with pytest.raises(ConfigError, match=f"sampler.{next(iter(settings))}: given .*, allowed"):
+        SamplerConfig(**settings)
+    assert SamplerConfig(lookahead=1, max_importance_ratio=float("inf")).lookahead == 1
+
+
 def test_training_samples_come_from_the_policy_itself():
     with pytest.raises(ConfigError, match=r"sampler\.training"):
         SamplerConfig(training=Decoding(temperature=0.7))

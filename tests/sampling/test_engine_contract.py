@@ -1,6 +1,7 @@
 """What both engines promise, on the same tiny model."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -23,6 +24,27 @@ def test_a_request_gets_the_same_tokens_in_any_company(engine, requests_):
         assert shuffled[place].token_ids == together[i].token_ids
         assert shuffled[place].logprobs == pytest.approx(together[i].logprobs, abs=1e-4)
     assert alone[0].token_ids == together[5].token_ids
+
+
+def test_a_thread_beside_a_training_step_draws_the_same_and_leaves_it_alone(engine, model, requests_):
+    """What sampling ahead rests on: gradients, gradient mode and random states of the other thread stay as they are."""
+
+    def gradient():
+        model.zero_grad()
+        model(torch.tensor([requests_[1].prompt_ids])).logits.square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    expected, alone = engine.generate(requests_, NEVER, Decoding()), gradient()
+    before, rounds = torch.get_rng_state(), 0
+    with ThreadPoolExecutor(1) as threads:
+        drawing = threads.submit(engine.generate, requests_, NEVER, Decoding())
+        while not drawing.done():
+            assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+            assert torch.equal(gradient(), alone)
+            rounds += 1
+    assert rounds > 0
+    assert [c.token_ids for c in drawing.result()] == [c.token_ids for c in expected]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_other_seeds_give_other_tokens(engine, requests_):
