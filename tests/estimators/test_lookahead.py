@@ -139,6 +139,19 @@ def test_a_resumed_run_sees_the_same_batches_and_begins_afresh(three_token_gpt2:
     assert [m["train/staleness"] for m in course.steps.values()] == [0, 1, 0]
 
 
+def test_a_new_fit_forgets_what_was_drawn_before_it(three_token_gpt2: str, tmp_path: Path) -> None:
+    estimator = make(GARL, three_token_gpt2, lookahead=1)
+    data = Letters(prompts_per_step=2, max_prompt_tokens=6).bind(estimator.token_format)
+    first = data.train_dataloader().peek()
+    assert first is not None
+    estimator.lookahead.start(Turn(0, first), lambda turn: pytest.fail("old rollouts"), torch.device("cpu"))
+    estimator.lookahead._future = None
+    estimator.lookahead._drawn = [[Rollout([1], [-1.0])] * 4] * 2
+    watch = Watch(estimator)
+    course = train(estimator, 1, tmp_path, callbacks=[watch])
+    assert watch.drawn[0][0] == [e.id for e in first] and course.steps[0]["train/staleness"] == 0
+
+
 def test_the_thread_samples_in_the_steps_number_format(three_token_gpt2: str, tmp_path: Path) -> None:
     estimator = make(GARL, three_token_gpt2, lookahead=1)
     watch = Watch(estimator)
