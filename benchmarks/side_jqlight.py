@@ -2,11 +2,10 @@
 
 import argparse
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.sides import Gate
-from benchmarks.workload import Shape, Words, Work, estimator
+from benchmarks.workload import Shape, Words, Work, estimator, never_stop
 from jqlight.estimators import Estimator
 
 
@@ -15,6 +14,9 @@ class Pause(Callback):
 
     def __init__(self, gate: Gate, work: Work) -> None:
         self.gate, self.work = gate, work
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        never_stop(pl_module.sampler)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: list, batch_idx: int) -> None:
         if batch_idx:
@@ -71,7 +73,6 @@ def main() -> None:
         use_distributed_sampler=False,
         callbacks=[Pause(gate, work)],
     )
-    assert torch.get_num_threads() > 0
     trainer.fit(module, datamodule=data)
 
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from jqlight.benchmarks import Benchmark, Example, Item
 from jqlight.estimators import GARL, GRPO, PAFT, RLOO, Estimator, MaxRL
-from jqlight.policy import Group, PolicyConfig
-from jqlight.sampling import Rollout, SamplerConfig
+from jqlight.policy import Continuation, Group, PolicyConfig
+from jqlight.sampling import Completion, Decoding, Request, Rollout, Sampler, SamplerConfig, Stop
 from jqlight.thinking import Thinking
 
 FOLDER = Path("models")
@@ -65,11 +65,7 @@ class Work:
 
 
 def make_model(shape: Shape | None = None) -> str:
-    """Folder of a model with random weights and its word-level tokenizer, made on first use.
-
-    The first number of every embedding is 1, and -1 for the two marks. It runs through the residual stream to the
-    tied head, where it puts the marks about 10 nats below every word: no rollout ends before its budget.
-    """
+    """Folder of a model with random weights and its word-level tokenizer, made on first use."""
     shape = shape or Shape()
     folder = FOLDER / f"random-qwen3-{shape.vocab}-{shape.hidden}-{shape.layers}"
     if (folder / "model.safetensors").is_file():
@@ -80,10 +76,6 @@ def make_model(shape: Shape | None = None) -> str:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>")
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(shape.config())
-    with torch.no_grad():
-        embedding = model.get_input_embeddings().weight
-        embedding[:, 0] = 1.0
-        embedding[[END, EOS], 0] = -1.0
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return str(folder)
@@ -136,6 +128,57 @@ def estimator(name: str, work: Work, model: str, **policy: Any) -> Estimator:
     module = ESTIMATORS[name](policy=config, sampler=sampler, rollouts=work.rollouts)
     module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=1e-4)
     return module
+
+
+def never_stop(sampler: Sampler) -> None:
+    """Let no rollout end before its budget, as ``ignore_eos`` does on TRL's side."""
+    generate = sampler.engine.generate
+
+    def whole(requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
+        return generate(requests, Stop(()), decoding)
+
+    sampler.engine.generate = whole
+
+
+def group_inputs(work: Work, vocab: int) -> list[tuple[list[int], list[Continuation]]]:
+    """Random token ids of one step: per prompt its ids and its continuations, an answer behind each rationale."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(count: int) -> list[int]:
+        return torch.randint(2, vocab, (count,), generator=generator).tolist()
+
+    answer = min(ANSWER, work.tokens // 2)
+    return [
+        (draw(work.prompt), [Continuation(draw(work.tokens - answer), [], draw(answer)) for _ in range(work.rollouts)])
+        for _ in range(work.prompts)
+    ]
+
+
+def training_flops(shape: Shape, work: Work, live: float | None = None) -> float:
+    """FLOPs that the gradient of one step needs: each prompt once, causal attention, two per multiply-add.
+
+    A backward costs two forwards. ``live`` is the number of rollouts of a prompt that have one; None for all.
+    """
+    rows = work.rollouts if live is None else live
+    prompt, row = _forward_flops(shape, work)
+    return work.prompts * (3 * prompt + (work.rollouts + 2 * rows) * row)
+
+
+def sampling_flops(shape: Shape, work: Work) -> float:
+    """FLOPs of drawing the rollouts of one step: one forward of every token, each prompt once."""
+    prompt, row = _forward_flops(shape, work)
+    return work.prompts * (prompt + work.rollouts * row)
+
+
+def _forward_flops(shape: Shape, work: Work) -> tuple[float, float]:
+    """FLOPs of a prompt, and of one continuation behind it."""
+    config = shape.config()
+    width, kv_width = 64 * config.num_attention_heads, 64 * config.num_key_value_heads
+    layer = config.hidden_size * (2 * width + 2 * kv_width + 3 * config.intermediate_size)
+    body, pair = 2 * layer * shape.layers, 4 * width * shape.layers
+    p, c = work.prompt, work.tokens
+    head = 2 * shape.hidden * shape.vocab
+    return p * body + pair * p * p / 2, c * (body + head) + pair * (c * p + c * c / 2)
 
 
 def describe(work: Work) -> dict[str, int]:
