@@ -5,7 +5,7 @@ import argparse
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.sides import Gate
-from benchmarks.workload import Shape, Words, Work, estimator, never_stop
+from benchmarks.workload import Shape, Words, Work, estimator, never_stop, quiet_trainer
 from jqlight.estimators import Estimator
 
 
@@ -61,19 +61,7 @@ def main() -> None:
     module = estimator("GRPO", work, options.model)
     watch(gate, module)
     data = Words(work, options.steps + 1, Shape().vocab)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=options.steps + 1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        callbacks=[Pause(gate, work)],
-    )
-    trainer.fit(module, datamodule=data)
+    quiet_trainer(options.steps + 1, Pause(gate, work)).fit(module, datamodule=data)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -128,6 +129,22 @@ def estimator(name: str, work: Work, model: str, **policy: Any) -> Estimator:
     module = ESTIMATORS[name](policy=config, sampler=sampler, rollouts=work.rollouts)
     module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=1e-4)
     return module
+
+
+def quiet_trainer(steps: int, *callbacks: Callback) -> Trainer:
+    """A Trainer on the CPU that writes nothing and does nothing but training steps."""
+    return Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=list(callbacks),
+    )
 
 
 def never_stop(sampler: Sampler) -> None:
