@@ -9,7 +9,7 @@ TRL 1.16 is given its best on a CPU, which it does not run on as it stands:
   update stops with an AttributeError. `side_trl.sync` replaces that one method by what jqlight's own engine does, and
   the engine is told float32 and eager, which TRL cannot be asked for.
 - TRL limits its output head to completion tokens on CUDA only; here it does so on the CPU too (``--full-head`` leaves
-  it as shipped, which is slower by half).
+  it as shipped, which is slower).
 - bf16 and gradient checkpointing, on by default, are off. Everything else is TRL's default, its importance-sampling
   correction with one more scoring pass included: that is what corrects its engine's log-probabilities. jqlight
   compares the same two log-probabilities without another pass.
