@@ -45,16 +45,16 @@ BENCH := OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
 bench-setup: $(VENV)  ## install TRL, which bench-trl compares with
 	$(PIP) install --quiet -e ".[bench]"
 
-bench-trl: bench-setup  ## a GRPO step against one of TRL's (3 minutes, 11 GB)
+bench-trl: bench-setup  ## a GRPO step against one of TRL's (3 minutes, 10 GiB)
 	$(BENCH).vs_trl
 
-bench-limits: $(VENV)  ## forward and backward against the plain limits (4 minutes, 7 GB)
+bench-limits: $(VENV)  ## forward and backward against the plain limits (5 minutes, 6 GiB)
 	$(BENCH).limits
 
 bench-step: $(VENV)  ## a step of each estimator: split, tokens/s, memory, utilisation (3 minutes)
 	$(BENCH).step
 
-bench-sampling: $(VENV)  ## the sampler over raw LLM.generate (2 minutes)
+bench-sampling: $(VENV)  ## the sampler over raw LLM.generate (1 minute)
 	$(BENCH).sampling
 
 bench-startup: $(VENV)  ## from the command to the quickstart's first step (3 minutes)

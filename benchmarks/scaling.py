@@ -97,6 +97,13 @@ def slopes(x: list[float], y: list[float]) -> list[float]:
     return [math.log(y[i + 1] / y[i]) / math.log(x[i + 1] / x[i]) for i in range(len(x) - 1)]
 
 
+def short(size: float) -> str:
+    """For example 64, 8k (of 1024) or 9.4M (of 10^6)."""
+    if size < 1024:
+        return f"{size:g}"
+    return f"{size / 1024:g}k" if size % 1024 == 0 and size < 1e6 else f"{size / 1e6:.3g}M"
+
+
 def draw(path: Path = FIGURE) -> None:
     """Draw the newest result of results.jsonl."""
     import matplotlib
@@ -116,6 +123,9 @@ def draw(path: Path = FIGURE) -> None:
         middle = [(one["sizes"][i] * one["sizes"][i + 1]) ** 0.5 for i in range(len(one["slopes"]))]
         for x, y, slope in zip(middle, one["seconds"][1:], one["slopes"], strict=True):
             axes.annotate(f"{slope:.2f}", (x, y), textcoords="offset points", xytext=(0, 7), ha="center", fontsize=8)
+        axes.set_xticks(one["sizes"], [short(x) for x in one["sizes"]])
+        axes.set_yticks((0.2, 0.5, 1, 2, 5, 10), ("0.2", "0.5", "1", "2", "5", "10"))
+        axes.minorticks_off()
         axes.set_xlabel(LABELS[name])
         axes.grid(True, which="major", color="#e6e6e6", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -123,7 +133,7 @@ def draw(path: Path = FIGURE) -> None:
         row[0].set_ylabel("forward and backward (s)")
     panels[5].axis("off")
     panels[5].legend(*panels[0].get_legend_handles_labels(), loc="upper left", frameon=False)
-    panels[5].text(0.04, 0.55, "Numbers: slope between two points.", transform=panels[5].transAxes)
+    panels[5].text(0.04, 0.68, "numbers: slope between two points", transform=panels[5].transAxes)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
