@@ -7,7 +7,8 @@ TORCH := torch==2.13.0+cpu
 # PyTorch publishes its CPU builds on an index of its own; asked only if pip as configured does not find the build.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test lint mutants figures clean
+.PHONY: help quickstart test lint mutants figures clean \
+	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
 
 help:  ## list the targets
 	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -37,6 +38,30 @@ mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at
 
 figures: $(VENV)  ## draw the figures of docs/theory.md anew
 	$(BIN)/python scripts/theory_figures.py
+
+# Each appends a line to benchmarks/results.jsonl; docs/performance.md says what it means.
+BENCH := OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
+
+bench-setup: $(VENV)  ## install TRL, which bench-trl compares with
+	$(PIP) install --quiet -e ".[bench]"
+
+bench-trl: bench-setup  ## a GRPO step against one of TRL's (3 minutes, 10 GiB)
+	$(BENCH).vs_trl
+
+bench-limits: $(VENV)  ## forward and backward against the plain limits (5 minutes, 6 GiB)
+	$(BENCH).limits
+
+bench-step: $(VENV)  ## a step of each estimator: split, tokens/s, memory, utilisation (3 minutes)
+	$(BENCH).step
+
+bench-sampling: $(VENV)  ## the sampler over raw LLM.generate (1 minute)
+	$(BENCH).sampling
+
+bench-startup: $(VENV)  ## from the command to the quickstart's first step (3 minutes)
+	$(BENCH).startup
+
+bench-scaling: $(VENV)  ## time of the gradient against each size, and its figure (5 minutes)
+	$(BENCH).scaling
 
 clean:  ## remove the environment and caches, never runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
