@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from jqlight.errors import ConfigError
 
+_TOKENS_PER_CHARACTER = 4  # UTF-8 bytes
+
 
 @dataclass(frozen=True)
 class Thinking:
@@ -80,6 +82,10 @@ class TokenFormat:
         # Decoded behind the marker: some tokenizers drop a space at the start of a text, here the separator's.
         text = self.decode([*self.end_ids, *kept]).removeprefix(self.decode(self.end_ids))
         return text.removeprefix(self.thinking.separator).strip()
+
+    def has_just_written(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether ``ids`` end in ``text``, up to what else their last token holds; decodes no more than is needed."""
+        return text in self.decode(ids[-_TOKENS_PER_CHARACTER * len(text) :])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of any token ids with every special token visible, for people to read."""

@@ -61,6 +61,8 @@ def _copy_bytes(model: PreTrainedModel, checkpointed: bool) -> int:
 
 
 def _attention_width(config: PreTrainedConfig) -> int:
+    if not hasattr(config, "num_attention_heads"):  # a recurrent model, whose mixer is about as wide
+        return int(config.hidden_size)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(config.num_attention_heads * size)
 

@@ -70,7 +70,7 @@ class Sampler:
         end_ids = self.token_format.end_ids
         if len(end_ids) == 1:
             return bool(rationale_ids) and rationale_ids[-1] == end_ids[0]
-        return self.token_format.thinking.end in self.token_format.decode(rationale_ids)
+        return self.token_format.has_just_written(self.token_format.thinking.end, rationale_ids)
 
     def _end_of_thinking(self) -> Stop:
         """A one-token end is matched by id; a longer one by text, since a model may write it in other tokens."""

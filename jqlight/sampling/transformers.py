@@ -13,9 +13,6 @@ from jqlight.errors import EngineError
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
 from jqlight.thinking import TokenFormat
 
-# A character can take this many tokens (UTF-8 bytes): how far back a stop string can begin.
-TOKENS_PER_CHARACTER = 4
-
 
 class TransformersEngine:
     """A transformers model of its own behind the :class:`~jqlight.sampling.Engine` protocol.
@@ -86,7 +83,7 @@ class TransformersEngine:
             return True
         if stop.string is None:
             return False
-        return stop.string in self._token_format.decode(ids[-TOKENS_PER_CHARACTER * len(stop.string) :])
+        return self._token_format.has_just_written(stop.string, ids)
 
 
 def load_frozen(model_path: str, dtype: str) -> PreTrainedModel:

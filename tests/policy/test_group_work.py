@@ -1,5 +1,7 @@
 """What a group runs, counted: the prompt once, no scoring pass where the group fits, no row without a coefficient."""
 
+import math
+
 import pytest
 import torch
 from naive_policy import (
@@ -15,8 +17,8 @@ from naive_policy import (
     relative_error,
 )
 
-from jqlight.objective import Coefficients
-from jqlight.policy import Continuation, Policy, batching
+from jqlight.objective import Coefficients, paft
+from jqlight.policy import Continuation, Policy, batching, forward
 
 DISTINCT = len(CONTINUATIONS) - 1
 
@@ -137,6 +139,51 @@ def test_identical_continuations_are_one_row_with_the_sum_of_their_coefficients(
     got = grouped(policy, only(1, 6))
     assert passes.shapes[-1] == (1, 4)
     assert relative_error(got.grads, want) < 1e-10
+
+
+@pytest.mark.parametrize("budget", [25, "auto"])
+def test_paft_runs_each_drawn_rationale_once_with_its_count(
+    tiny_gpt2: str, budget: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rationale 0 is drawn four times of six, rationale 4 twice: two rows backward, as if repeated by hand."""
+    draws = torch.tensor([[0, 4, 0, 0, 4, 0]])
+    monkeypatch.setattr(torch, "multinomial", lambda *_, **__: draws)
+    policy = load(tiny_gpt2, micro_batch_tokens=budget)
+    log_w = make_group(policy).log_answer().unsqueeze(0)
+    drawn = paft(log_w, 0.75, num_resamples=6)
+    coefficients = Coefficients(drawn.score[0], drawn.pathwise[0])
+    weight = (0.25 * (log_w.logsumexp(-1) - math.log(7)) - 0.75 * math.log(7)).exp().item()  # w̄^(1-q) / M^q
+    assert coefficients.score.tolist() == pytest.approx([weight * n / 6 for n in (4, 0, 0, 0, 2, 0, 0)], rel=1e-12)
+    want = naive(policy.model, coefficients).grads
+    passes = Passes(policy)
+    got = grouped(policy, coefficients)
+    assert relative_error(got.grads, want) < 1e-10
+    with_graph = [rows for (rows, _), graph in zip(passes.shapes, passes.graphs) if graph]
+    assert sum(with_graph[-len(with_graph) + 1 + (budget == "auto") :]) == 2  # behind the prompt and the kept pass
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_the_head_is_applied_at_scored_positions_alone(
+    tiny_gpt2: str, share: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the prompt's, nor at forced tokens', nor at padding."""
+    states: list[int] = []
+    for name in ("token_log_probs", "log_probs"):
+        function = getattr(forward, name)
+        monkeypatch.setattr(
+            forward,
+            name,
+            lambda hidden, *rest, function=function: states.append(len(hidden)) or function(hidden, *rest),
+        )
+    policy = load(tiny_gpt2, share_prompt=share)
+    make_group(policy).log_answer()  # the check of the architecture is behind us
+    states.clear()
+    group = make_group(policy)
+    group.log_answer()
+    group.backward(COEFFICIENTS, SCALE)
+    sampled = sum(len(z) + len(y) for z, _, y in CONTINUATIONS[:DISTINCT])
+    scored_first = sum(1 for z, _, _ in CONTINUATIONS[:DISTINCT] if z)
+    assert states == ([1, sampled - scored_first] if share else [sampled])
 
 
 def test_a_single_row_runs_with_its_prompt_in_one_pass(tiny_gpt2: str) -> None:

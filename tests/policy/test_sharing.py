@@ -95,6 +95,7 @@ def test_models_with_plain_attention_can_share(tiny_qwen3: str, tiny_llama: str,
     [
         (gemma3, Route(share=False, compact=True)),
         (mistral, Route(share=False, compact=True)),
+        (mamba, Route(share=False, compact=True)),
         (gemma2, Route(share=True, compact=False)),
         (granite, Route(share=True, compact=False)),
     ],

@@ -146,6 +146,24 @@ def test_a_marker_of_several_tokens_is_forced_whole(many_tokens):
     assert engine.calls[1][0][0].prompt_ids == [*prompt, *rollout.rationale_ids, *many_tokens.end_ids]
 
 
+def test_only_the_end_of_a_rationale_is_decoded_to_find_a_marker(many_tokens, monkeypatch):
+    decoded = []
+    decode = many_tokens.decode
+    sampler = Sampler(ScriptedEngine(many_tokens), many_tokens, CONFIG)
+    monkeypatch.setattr(many_tokens, "decode", lambda ids: decoded.append(len(ids)) or decode(ids))
+    letters = many_tokens.tokenizer.encode("abcdefgh" * 20, add_special_tokens=False)
+    assert not sampler.ends_thinking(letters)
+    assert sampler.ends_thinking([*letters, *many_tokens.end_ids])
+    assert not sampler.ends_thinking([])
+    assert max(decoded) == 4 * len("##")
+
+
+def test_a_marker_of_one_token_is_found_without_decoding(one_token, monkeypatch):
+    sampler = Sampler(ScriptedEngine(one_token), one_token, CONFIG)
+    monkeypatch.setattr(one_token, "decode", None)
+    assert sampler.ends_thinking([7, END]) and not sampler.ends_thinking([END, 7])
+
+
 def test_all_end_of_sequence_ids_end_an_answer(tokenizer):
     token_format = TokenFormat(tokenizer, Thinking(start=""), extra_eos=[7])
     _, engine, _ = sample(token_format, [["a</think>"], ["x"]])

@@ -71,6 +71,24 @@ def test_rollouts_of_a_prompt_share_it(vllm_engine):
     assert min(cached[1:]) == 288  # nine whole blocks of 32 tokens
 
 
+def test_text_is_made_only_where_a_stop_string_is_looked_for(vllm_engine):
+    texts = []
+    generate = vllm_engine._llm.generate
+
+    def spy(*args, **kwargs):
+        outputs = generate(*args, **kwargs)
+        texts.append([output.outputs[0].text for output in outputs])
+        return outputs
+
+    vllm_engine._llm.generate = spy
+    try:
+        for stop in (Stop((1,)), Stop((1,), "never written")):
+            vllm_engine.generate([Request([5, 6, 7], seed, 6) for seed in range(3)], stop, Decoding())
+    finally:
+        vllm_engine._llm.generate = generate
+    assert texts[0] == ["", "", ""] and any(texts[1])
+
+
 def test_start_and_close_leave_the_process_as_it_was(tiny_llama, vllm_engine, requests_):
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
