@@ -43,12 +43,14 @@ def main(argv: list[str]) -> int:
     console = Console()
     if options.dry_run:
         _dry_run(console, sweep, folder)
+        check_points(sweep)
         return 0
     if options.jobs is None:
         options.jobs = 1 if options.launcher == "local" else len(sweep.points)
     if options.jobs < 1:
         raise ConfigError(f"--jobs: given {options.jobs}, allowed is 1 or more")
     again = shlex.join(["jqlight", "sweep", *argv, *([] if options.resume else ["--resume"])])
+    check_points(sweep)
     lock = folder.lock()
     try:
         return _run(console, sweep, folder, options, lock, again)
@@ -106,6 +108,14 @@ def _dry_run(console: Console, sweep: Sweep, folder: SweepFolder) -> None:
     for point in sweep.points:
         for line in shown(sweep, point, folder.point(point)):
             _say(console, line)
+
+
+def check_points(sweep: Sweep) -> None:
+    """Check every point's settings, see :func:`jqlight.sweep.preflight.check_points`."""
+    # Imported late: it brings Lightning and all estimators, and a mistake above should be told at once.
+    from jqlight.sweep import preflight
+
+    preflight.check_points(sweep)
 
 
 def _run(

@@ -5,6 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from jqlight.commands import sweep
 from jqlight.sweep import command
 
 FAKE_FIT = Path(__file__).parent / "fake_fit.py"
@@ -23,6 +24,7 @@ def fake_fit(monkeypatch, tmp_path, empty_store):
     """Points run the stand-in, in a fresh working folder with a store of its own; returns the folder."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setattr(command, "PROGRAM", (sys.executable, str(FAKE_FIT)))
+    monkeypatch.setattr(sweep, "check_points", lambda _: None)  # its settings are not those of the real `fit`
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -17,10 +17,11 @@ from jqlight.errors import ConfigError
 FAKE_FIT = Path(__file__).parent / "fake_fit.py"
 DRIVER = f"""
 import sys
+from jqlight.commands import sweep
 from jqlight.sweep import command
 command.PROGRAM = (sys.executable, {str(FAKE_FIT)!r})
-from jqlight.commands.sweep import main
-raise SystemExit(main(sys.argv[1:]))
+sweep.check_points = lambda _: None
+raise SystemExit(sweep.main(sys.argv[1:]))
 """
 
 
