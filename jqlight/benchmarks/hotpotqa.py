@@ -1,25 +1,23 @@
 """HotpotQA, distractor setting (Yang et al., 2018): two-hop questions over ten paragraphs."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from jqlight.benchmarks import loading, prompts
-from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.base import Item
 from jqlight.benchmarks.loading import HubSource, Record, Split
-from jqlight.errors import ConfigError, DataError
-from jqlight.metrics.official import hotpotqa_f1, normalise_answer, official_em
-from jqlight.metrics.verifiers import Verifier, on_answer, word_match
+from jqlight.benchmarks.paragraphs import ParagraphBenchmark
+from jqlight.errors import DataError
+from jqlight.metrics.official import hotpotqa_f1
+from jqlight.metrics.verifiers import Verifier
 
 
-class HotpotQA(Benchmark):
+class HotpotQA(ParagraphBenchmark):
     """HotpotQA: official JSON (``hotpot_train_v1.1.json``, ``hotpot_dev_distractor_v1.json``) or the hub.
 
     The official test set has no answers, so validation and test are the two halves of the dev set, divided by a hash of
-    the question id, unless the folder has a ``test.json``.
-
-    Args:
-        context: full (all paragraphs) or gold (only those that the supporting facts name).
-        **kwargs: see :class:`Benchmark`.
+    the question id, unless the folder has a ``test.json``. ``context: gold`` keeps the paragraphs that the supporting
+    facts name.
     """
 
     task: ClassVar[str] = prompts.HOTPOTQA
@@ -30,23 +28,7 @@ class HotpotQA(Benchmark):
         "validation": ("validation.json", "validation.jsonl", "dev.json", "dev.jsonl", "*dev_distractor*.json"),
     }
     hub: ClassVar[HubSource | None] = HubSource("hotpotqa/hotpot_qa", "distractor", id_field="id")
-    verifiers: ClassVar[Mapping[str, Verifier]] = {
-        **Benchmark.verifiers,
-        "word_": on_answer(word_match),
-        "em_": official_em,
-        "f1_": hotpotqa_f1,
-    }
-
-    def __init__(self, context: Literal["full", "gold"] = "full", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if context not in ("full", "gold"):
-            raise ConfigError(f"data.context: given '{context}', allowed are full and gold")
-        self.context = context
-
-    @staticmethod
-    def normalise(answer: str) -> str:
-        """The official normal form: lower case, no ASCII punctuation, no articles."""
-        return normalise_answer(answer)
+    verifiers: ClassVar[Mapping[str, Verifier]] = {**ParagraphBenchmark.verifiers, "f1_": hotpotqa_f1}
 
     def item(self, record: Record) -> Item:
         """Paragraphs and question; the gold answer is the record's own."""

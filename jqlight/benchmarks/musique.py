@@ -1,25 +1,22 @@
 """MuSiQue-Ans (Trivedi et al., 2022): questions of two to four hops over twenty paragraphs."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar
 
 from jqlight.benchmarks import loading, prompts
-from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.base import Item
 from jqlight.benchmarks.loading import HubSource, Record, Split
-from jqlight.errors import ConfigError, DataError
-from jqlight.metrics.official import musique_f1, normalise_answer, official_em
-from jqlight.metrics.verifiers import Verifier, on_answer, word_match
+from jqlight.benchmarks.paragraphs import ParagraphBenchmark
+from jqlight.errors import DataError
+from jqlight.metrics.official import musique_f1
+from jqlight.metrics.verifiers import Verifier
 
 
-class MuSiQue(Benchmark):
+class MuSiQue(ParagraphBenchmark):
     """MuSiQue-Ans: official JSON Lines (``musique_ans_v1.0_train.jsonl``, ``..._dev.jsonl``) or the hub.
 
     The official test set has no answers, so validation and test are the two halves of the dev set, divided by a hash of
     the question id, unless the folder has a ``test.jsonl``. Unanswerable records (MuSiQue-Full) are dropped.
-
-    Args:
-        context: full (all paragraphs) or gold (only the supporting ones).
-        **kwargs: see :class:`Benchmark`.
     """
 
     task: ClassVar[str] = prompts.MUSIQUE
@@ -30,23 +27,7 @@ class MuSiQue(Benchmark):
         "test": loading.FILES["test"],
     }
     hub: ClassVar[HubSource | None] = HubSource("dgslibisey/MuSiQue")
-    verifiers: ClassVar[Mapping[str, Verifier]] = {
-        **Benchmark.verifiers,
-        "word_": on_answer(word_match),
-        "em_": official_em,
-        "f1_": musique_f1,
-    }
-
-    def __init__(self, context: Literal["full", "gold"] = "full", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if context not in ("full", "gold"):
-            raise ConfigError(f"data.context: given '{context}', allowed are full and gold")
-        self.context = context
-
-    @staticmethod
-    def normalise(answer: str) -> str:
-        """The official normal form: lower case, no ASCII punctuation, no articles."""
-        return normalise_answer(answer)
+    verifiers: ClassVar[Mapping[str, Verifier]] = {**ParagraphBenchmark.verifiers, "f1_": musique_f1}
 
     def item(self, record: Record) -> Item:
         """Paragraphs and question; the aliases are further references for the official scores."""

@@ -50,8 +50,6 @@ class GRPO(SampledReward):
         max_grad_norm: float = 1.0,
         seed: int | None = None,
     ) -> None:
-        if rollouts < 2:
-            raise ConfigError(f"model.rollouts: given {rollouts}, a group-relative advantage needs at least 2")
         if kl < 0:
             raise ConfigError(f"model.kl: given {kl}, allowed is 0 (no KL term) or a positive weight")
         super().__init__(policy, sampler, rollouts, samples, max_grad_norm, seed)

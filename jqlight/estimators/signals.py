@@ -7,6 +7,7 @@ from torch import Tensor
 
 from jqlight.benchmarks import Example
 from jqlight.diagnostics import weight_diagnostics
+from jqlight.errors import ConfigError
 from jqlight.estimators.base import Estimator
 from jqlight.metrics.verifiers import exact_match
 from jqlight.objective import Coefficients, Commitment, Tsallis, as_commitment
@@ -59,9 +60,34 @@ class AnswerLikelihood(Estimator):
 
 
 class SampledReward(Estimator):
-    """Estimators on r_m = 1 if the sampled answer equals the gold answer exactly (stripped), else 0."""
+    """Estimators on r_m = 1 if the sampled answer equals the gold answer exactly (stripped), else 0.
+
+    Args:
+        policy: the trained causal language model.
+        sampler: the engine and its budgets.
+        rollouts: M, outputs per prompt, at least 2.
+        samples: samples per prompt in evaluation, the k of pass@k and maj@k.
+        max_grad_norm: gradient norm above which the gradient is scaled down; inf for never.
+        seed: of all sampling; None takes ``seed_everything``.
+
+    Raises:
+        ConfigError: fewer than 2 rollouts, or what ``Estimator`` refuses.
+    """
 
     samples_answers = True
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        sampler: SamplerConfig,
+        rollouts: int = 32,
+        samples: int = 16,
+        max_grad_norm: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        if rollouts < 2:
+            raise ConfigError(f"model.rollouts: given {rollouts}, a group's rewards are compared: it needs at least 2")
+        super().__init__(policy, sampler, rollouts, samples, max_grad_norm, seed)
 
     def continuation(self, example: Example, rollout: Rollout) -> Continuation:
         """Rationale, forced tokens, and the answer as it was sampled."""

@@ -96,4 +96,4 @@ def test_point_that_fit_refuses_shows_fits_sentence(tmp_path, empty_store):
     refused = sweep(tmp_path)
     output = refused.communicate(timeout=200)[0]
     assert refused.returncode == 1
-    assert "model.rollouts: given 1, a group-relative advantage needs at least 2" in output
+    assert "model.rollouts: given 1, a group's rewards are compared: it needs at least 2" in output
