@@ -42,8 +42,9 @@ figures: $(VENV)  ## draw the figures of docs/theory.md anew
 # Each appends a line to benchmarks/results.jsonl; docs/performance.md says what it means.
 BENCH := OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
 
+# TRL needs nothing that the lock file does not hold; with its dependencies pip would bring the three packages back.
 bench-setup: $(VENV)  ## install TRL, which bench-trl compares with
-	$(PIP) install --quiet -e ".[bench]"
+	$(PIP) install --quiet --no-deps trl==1.16.0
 
 bench-trl: bench-setup  ## a GRPO step against one of TRL's (3 minutes, 10 GiB)
 	$(BENCH).vs_trl
