@@ -22,6 +22,7 @@ _DASHES = ("-", "--", "-.", ":")
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEGEND_WIDTH, _DPI = 4.2, 3.4, 1.2, 110
 _HIGHEST_SHARE = 1.05
 _SHIFT = 0.015
+_FEWEST_BARS = 4
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ def _panels(comparison: Comparison, panels: Sequence[Panel]) -> Figure | None:
         for axes, panel in zip(axes_of_place, panels, strict=True):
             drawn = panel(axes, rows)
             anything = anything or drawn
+            if not drawn:
+                axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color="#666666")
+                axes.set(xticks=[], yticks=[])
             axes.set_title(place, fontsize="medium")
             axes.grid(alpha=0.25)
             axes.set_axisbelow(True)
@@ -206,6 +210,7 @@ def _curves(key: str, label: str, *, escape: bool = False) -> Panel:
                 at = min(range(len(steps)), key=lambda i: abs(steps[i] - escaped.mean))
                 axes.plot(steps[at], means[at], "v", color=colour, markersize=9, markeredgecolor="black")
         axes.set(xlabel="optimizer step", ylabel=label)
+        axes.set_xlim(left=0)
         return drawn
 
     return draw
@@ -247,7 +252,7 @@ def _minutes(axes: Axes, rows: Sequence[Row]) -> bool:
             label=key.removeprefix("time/"),
         )
         left = [before + value for before, value in zip(left, minutes)]
-    axes.invert_yaxis()
+    _bars_from_the_top(axes, len(shown))
     axes.set(xlabel="training time per run (minutes)")
     return bool(shown)
 
@@ -257,10 +262,15 @@ def _tokens(axes: Axes, rows: Sequence[Row]) -> bool:
     means = [spread.mean or 0.0 for _, spread in shown]
     errors = [spread.deviation or 0.0 for _, spread in shown]
     axes.barh([name for name, _ in shown], means, xerr=errors, color=_COLOURS[-2], edgecolor="white", capsize=3)
-    axes.invert_yaxis()
+    _bars_from_the_top(axes, len(shown))
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set(xlabel="thinking tokens sampled per run")
     return bool(shown)
+
+
+def _bars_from_the_top(axes: Axes, count: int) -> None:
+    """The first bar on top, and a few bars no thicker than many."""
+    axes.set_ylim(max(count, _FEWEST_BARS) - 0.5, -0.5)
 
 
 def _styles() -> "cycle[tuple[str, str, str]]":
