@@ -87,6 +87,23 @@ def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_pat
     assert drawn[0].axes[1].get_yscale() == "log"
 
 
+def test_place_without_validations_yet_says_so_beside_one_that_has_them(store, tmp_path, monkeypatch):
+    from jqlight.tracking import figures
+
+    client = store[1]
+    parent = log_sweep(client, [Fake("GARL", "1")], experiment="begun", artifacts=tmp_path.as_uri())
+    tags = {"mlflow.parentRunId": parent, "estimator": "GARL", "q": "1", "benchmark": "FinQA", "scenario": "warm"}
+    experiment = client.get_experiment_by_name("begun").experiment_id
+    run_id = client.create_run(experiment, run_name="p", tags=tags).info.run_id
+    client.log_metric(run_id, "train/log_success", -5.0, step=7)
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(read(client, parent).comparison)
+    texts = {panel.get_title(): [text.get_text() for text in panel.texts] for panel in drawn[1].axes}
+    assert texts == {"TwoHop, cold": [], "FinQA, warm": ["no values"]}
+    assert all(panel.get_xlim()[0] == 0 for panel in drawn[2].axes[::2])
+
+
 def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(report, monkeypatch):
     from jqlight.tracking import figures
 
