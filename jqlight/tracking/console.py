@@ -48,6 +48,11 @@ class Console(ProgressBar):
         """Show progress again."""
         self._enabled = True
 
+    @property
+    def is_enabled(self) -> bool:
+        """Whether progress is shown; ``LightningModule.print`` asks."""
+        return self._enabled
+
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print above the progress line."""
         self._clear()

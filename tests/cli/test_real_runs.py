@@ -112,3 +112,18 @@ def test_grpo_stands_still_where_no_answer_is_ever_right(shell, workplace):
     rows = steps("run")
     assert all(row["train/success"] == 0 and row["train/grad_norm"] == 0 for row in rows)
     assert all(row["train/dead_groups"] == 8 for row in rows)
+
+
+@pytest.mark.engine
+def test_a_run_that_collapses_says_so_and_goes_on(shell, workplace):
+    """From a model that is right, in its own format, with a learning rate that ruins it."""
+    run = {"trainer.max_steps": 8, "trainer.val_check_interval": 8, "data.validation_size": 4, "model.samples": 2}
+    ruin = {"data.answer_format": "ans {answer}", "optimizer.lr": 0.05, "trainer.num_sanity_val_steps": 0}
+    arguments = ["--config", ROOT / "conf/quickstart.yaml", *options(run | ruin)]
+    assert shell("fit", *arguments, "--run_dir", "run") == 0, shell.err
+    assert "collapse. The running mean of train/success fell under a tenth of its best" in shell.out
+    rows = steps("run")
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert rows[0]["train/success"] > 0.5
+    assert rows[0]["train/collapsed"] == 0
+    assert rows[-1]["train/collapsed"] == 1

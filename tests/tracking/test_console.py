@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 
 from jqlight.tracking import console as module
 from jqlight.tracking.console import Console, duration, headline, total_steps
@@ -114,6 +115,20 @@ def test_a_terminal_line_is_redrawn_and_cleared(capsys):
     bar = "█" * 10 + "░" * 10
     assert f"\r{bar} step 5/10" in out
     assert out.endswith("\ra notice\n")
+
+
+def test_a_module_prints_through_the_console(capsys):
+    shown = Console()
+    shown._live = True
+    module = LightningModule()
+    module._trainer = trainer(global_step=5, is_global_zero=True, progress_bar_callback=shown)
+    shown.on_train_start(module._trainer, None)
+    shown._draw("the line")
+    module.print("a notice")
+    assert capsys.readouterr().out.endswith("\ra notice\n")
+    shown.disable()
+    module.print("another")
+    assert capsys.readouterr().out == "another\n"
 
 
 def test_a_disabled_console_is_silent(capsys):
