@@ -41,6 +41,8 @@ def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, mod
     if best is not None:
         score = f"  ({monitor} {best_score:.3f} at step {best_step})" if history else ""
         lines.append(f"{'best' if history else 'last'} checkpoint  {shown_path(best)}{score}")
+    if best is not None and history and history[0][1] > best_score:
+        lines.append(f"but the starting model scored higher: {monitor} {history[0][1]:.3f} at step {history[0][0]}")
     if model is not None:
         lines.append(f"model            {shown_path(model)}  (a Hugging Face folder)")
     lines.append(f"metrics          {shown_path(journal.metrics_path)}")
