@@ -31,7 +31,8 @@ LAST = 5
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open(encoding="utf-8", newline="\n") as file:  # `splitlines` also cuts at U+2028, which models do write
+        return [json.loads(line) for line in file]
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -205,7 +205,9 @@ class Uploader:
             self.journal.update(uploaded={"artifacts": {**done, name: stamp}})
 
     def _push_table(self, run_id: str, name: str, path: Path) -> None:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # Line by line of the file: `splitlines` would also cut at U+2028 and its like, which models do write.
+        with path.open(encoding="utf-8", newline="\n") as file:
+            rows = [json.loads(line) for line in file]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         table = {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}
         # The format of log_table, which would append to a table that is already there; the tag makes the UI show it.
@@ -257,7 +259,7 @@ class BackgroundUpload(threading.Thread):
             try:
                 self.uploader.push()
                 self.failure, pause = None, _FIRST_RETRY_SECONDS
-            except store_errors() as error:
+            except Exception as error:  # whatever it is, the thread stays and `close` tells of what is missing
                 if self.failure is None and not ending:
                     self._warn(error)
                 self.failure = error

@@ -86,6 +86,28 @@ def test_samples_are_a_table_of_mlflow(workplace, client, store):
     }
 
 
+def test_samples_may_hold_any_line_separator(workplace, client, store):
+    written = "one\u2028two\u2029three\x85four\x0bfive\x1csix\r\nseven\reight"
+    logger = RunLogger("runs/a")
+    logger.log_samples("val", 3, [{"id": "a", "answer": written}, {"id": "b", "answer": "x"}])
+    logger.finalize("success")
+    run = client.get_run(logger.journal.record["run_id"])
+    mlflow.set_tracking_uri(store)
+    table = client.load_table(run.info.experiment_id, "samples/step_000003.json", run_ids=[run.info.run_id])
+    assert table["answer"].tolist() == [written, "x"]
+    assert run.info.status == "FINISHED"
+
+
+def test_what_stops_an_upload_for_any_reason_is_told(workplace, client, caplog, monkeypatch):
+    monkeypatch.setattr("jqlight.tracking.upload.log.propagate", True)
+    logger = RunLogger("runs/a")
+    write(logger)
+    (workplace / "runs/a/samples/step_000003.jsonl").write_text("not JSON")
+    logger.log_samples("val", 4, [{"id": "a"}])
+    logger.finalize("success")
+    assert any("jqlight sync runs/a" in message for message in caplog.messages)
+
+
 def test_a_stage_other_than_validation_is_in_the_name(workplace):
     logger = RunLogger("runs/a")
     logger.log_samples("test", 120, [{"id": "a"}])
