@@ -38,16 +38,20 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 def read_run(folder: Path) -> dict[str, Any]:
     """One finished run: what it was and its values; a value that it does not have is missing."""
     settings = json.loads((folder / "point.json").read_text(encoding="utf-8"))["settings"]
+    tags = json.loads((folder / "run.json").read_text(encoding="utf-8"))["tags"]
     rows = json_lines(folder / "metrics.jsonl")
     scored = [row for row in rows if SCORES["maj@16"] in row][-1]
     tokens = [row["train/thinking_tokens"] for row in rows if "train/thinking_tokens" in row][-LAST:]
     escape = [row["train/escape_step"] for row in rows if "train/escape_step" in row]
     outputs = json_lines(max((folder / "samples").glob("step_*.jsonl")))
-    q = f" q = {label(settings['q'])}" if "q" in settings else ""
+    q = label(settings["q"]) if "q" in settings else ""
     return {
         "run": folder.name,
-        "method": f"{settings['scenario']} {settings['estimator']}{q}",
+        "method": " ".join(
+            filter(None, (settings["scenario"], settings["estimator"], f"q = {q}" if q[:1].isdigit() else q))
+        ),
         "seed": settings["seed"],
+        "commit": tags.get("mlflow.source.git.commit", "")[:7],
         **{name: round(scored[key], 6) for name, key in SCORES.items()},
         **({ESCAPE: escape[-1]} if escape else {}),
         TOKENS: statistics.mean(tokens),
@@ -107,7 +111,7 @@ def main() -> None:
     for folder in folders:
         shutil.copy(folder / "config.yaml", options.out / "configs" / f"{folder.name}.yaml")
     write_csv(options.out / "methods.csv", methods, ("method", "n", *COLUMNS))
-    write_csv(options.out / "runs.csv", runs, ("run", "method", "seed", *COLUMNS))
+    write_csv(options.out / "runs.csv", runs, ("run", "method", "seed", "commit", *COLUMNS))
     tables = [markdown(methods, ("method", "n", *COLUMNS)), markdown(runs, ("run", *COLUMNS))]
     (options.out / "tables.md").write_text("\n".join(tables), encoding="utf-8")
     print(tables[0])

@@ -14,6 +14,7 @@ def write_run(folder, settings, score, escape, outputs, finished=True):
     (folder / "samples").mkdir(parents=True)
     (folder / "config.yaml").write_text(f"model: {folder.name}\n")
     (folder / "point.json").write_text(json.dumps({"settings": settings}))
+    (folder / "run.json").write_text(json.dumps({"tags": {"mlflow.source.git.commit": "0123456789abcdef"}}))
     steps = [{"step": step, "train/thinking_tokens": float(step)} for step in range(1, 8)]
     steps[-1] |= {"train/escape_step": escape} if escape else {}
     rows = [*steps, {"step": 7, **{f"val/{name}": score for name in SCORES}}]
@@ -46,7 +47,8 @@ def test_tables_hold_means_spreads_and_what_was_written(tmp_path):
     assert garl["empty rationales"] == "0.250 ± 0.354"
     assert (grpo["method"], grpo["escape step"], grpo["answers yes or no"]) == ("cold GRPO", "never", "0.500")
     assert sorted(path.name for path in (tmp_path / "out/configs").iterdir()) == ["a.yaml", "b.yaml", "c.yaml"]
-    assert [row["run"] for row in csv.DictReader((tmp_path / "out/runs.csv").open())] == ["a", "b", "c"]
+    runs = list(csv.DictReader((tmp_path / "out/runs.csv").open()))
+    assert [(row["run"], row["commit"]) for row in runs] == [(name, "0123456") for name in "abc"]
     assert done.stdout in (tmp_path / "out/tables.md").read_text()
 
 
