@@ -36,7 +36,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """One finished run: what it was and its values; a value that it does not have is missing."""
+    """One validated run: what it was and its values; a value that it does not have is missing."""
     settings = json.loads((folder / "point.json").read_text(encoding="utf-8"))["settings"]
     tags = json.loads((folder / "run.json").read_text(encoding="utf-8"))["tags"]
     rows = json_lines(folder / "metrics.jsonl")
@@ -102,9 +102,9 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="folder of the sweep, such as runs/smollm2_hotpotqa")
     parser.add_argument("out", type=Path, help="folder to write to")
     options = parser.parse_args()
-    folders = sorted(path.parent for path in options.sweep.glob("*/finished.json"))
+    folders = sorted({path.parent.parent for path in options.sweep.glob("*/samples/step_*.jsonl")})
     if not folders:
-        parser.error(f"{options.sweep} has no finished run (RUN/finished.json)")
+        parser.error(f"{options.sweep} has no validated run (RUN/samples/step_*.jsonl)")
     runs = [read_run(folder) for folder in folders]
     methods = summarise(runs)
     (options.out / "configs").mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 SCORES = ("maj_at_16", "exact_maj_at_16", "em_maj_at_16", "pass_at_1", "pass_at_16")
 
 
-def write_run(folder, settings, score, escape, outputs, finished=True):
+def write_run(folder, settings, score, escape, outputs, validated=True):
     (folder / "samples").mkdir(parents=True)
     (folder / "config.yaml").write_text(f"model: {folder.name}\n")
     (folder / "point.json").write_text(json.dumps({"settings": settings}))
@@ -20,9 +20,8 @@ def write_run(folder, settings, score, escape, outputs, finished=True):
     rows = [*steps, {"step": 7, **{f"val/{name}": score for name in SCORES}}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = [json.dumps({"rationale": rationale, "answer": answer}) for rationale, answer in outputs]
-    (folder / "samples" / "step_000007.jsonl").write_text("\n".join(lines))
-    if finished:
-        (folder / "finished.json").write_text("{}")
+    if validated:
+        (folder / "samples" / "step_000007.jsonl").write_text("\n".join(lines))
 
 
 def tables(sweep, out):
@@ -36,7 +35,7 @@ def test_tables_hold_means_spreads_and_what_was_written(tmp_path):
     write_run(tmp_path / "sweep/a", {**cold, "seed": 0}, 0.25, 10.0, outputs)
     write_run(tmp_path / "sweep/b", {**cold, "seed": 1}, 0.75, None, outputs[1:2])
     write_run(tmp_path / "sweep/c", {"scenario": "cold", "estimator": "GRPO", "seed": 0}, 0.0, None, outputs)
-    write_run(tmp_path / "sweep/d", {**cold, "seed": 2}, 1.0, 1.0, outputs, finished=False)
+    write_run(tmp_path / "sweep/d", {**cold, "seed": 2}, 1.0, 1.0, outputs, validated=False)
     done = tables(tmp_path / "sweep", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     garl, grpo = csv.DictReader((tmp_path / "out/methods.csv").open())
@@ -52,7 +51,7 @@ def test_tables_hold_means_spreads_and_what_was_written(tmp_path):
     assert done.stdout in (tmp_path / "out/tables.md").read_text()
 
 
-def test_folder_without_finished_runs_is_refused(tmp_path):
+def test_folder_without_validated_runs_is_refused(tmp_path):
     refused = tables(tmp_path, tmp_path / "out")
     assert refused.returncode == 2
-    assert "has no finished run" in refused.stderr
+    assert "has no validated run" in refused.stderr
