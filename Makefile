@@ -39,8 +39,8 @@ mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at
 figures: $(VENV)  ## draw the figures of docs/theory.md anew
 	$(BIN)/python scripts/theory_figures.py
 
-# Each appends a line to benchmarks/results.jsonl; docs/performance.md says what it means.
-BENCH := OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks
+# Each appends a line to perf/results.jsonl; docs/performance.md says what it means.
+BENCH := OMP_NUM_THREADS=2 $(BIN)/python -m perf
 
 # TRL needs nothing that the lock file does not hold; with its dependencies pip would bring the three packages back.
 bench-setup: $(VENV)  ## install TRL, which bench-trl compares with

@@ -1,1 +1,1 @@
-"""jqlight."""
+"""Training of reasoning language models on the Tsallis loss family J_Q (Lin & Ie 2026, arXiv 2604.25907)."""

@@ -1,5 +1,5 @@
 """``python -m jqlight`` is ``jqlight``."""
 
-from jqlight.cli import main
+from jqlight.cli.main import main
 
 raise SystemExit(main())

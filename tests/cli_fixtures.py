@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jqlight.cli import main
+from jqlight.cli.main import main
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from jqlight.benchmarks import Benchmark, Example
 from jqlight.estimators import Estimator
 from jqlight.policy import PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.token_format import Thinking, TokenFormat
 
 EOS, END, A = range(3)
 PROMPT = (A, END, A, A)

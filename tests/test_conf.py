@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 
 from jqlight import benchmarks, estimators
 from jqlight.benchmarks import FinQA, HotpotQA, MuSiQue
-from jqlight.lightning_cli import RunCLI
+from jqlight.cli.fit import RunCLI
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(CONF.glob("*.yaml"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.token_format import Thinking, TokenFormat
 
 TEXT = (Path(__file__).parents[1] / "docs" / "howto" / "own-data.md").read_text()
 

@@ -3,8 +3,8 @@
 from jqlight.benchmarks.base import Benchmark, Example, Item
 from jqlight.benchmarks.finqa import FinQA
 from jqlight.benchmarks.hotpotqa import HotpotQA
-from jqlight.benchmarks.loading import HubSource, Record, Split
 from jqlight.benchmarks.musique import MuSiQue
+from jqlight.benchmarks.records import HubSource, Record, Split
 from jqlight.benchmarks.twohop import TwoHop
 
 __all__ = ["Benchmark", "Example", "FinQA", "HotpotQA", "HubSource", "Item", "MuSiQue", "Record", "Split", "TwoHop"]

@@ -12,15 +12,15 @@ from typing import ClassVar, Literal, cast
 import torch
 from lightning import LightningDataModule
 
-from jqlight.benchmarks import hub, loading
+from jqlight.benchmarks import records
 from jqlight.benchmarks.loaders import EvaluationLoader, TrainLoader
-from jqlight.benchmarks.loading import SPLITS, HubSource, Record, Split
 from jqlight.benchmarks.prompts import cold_ids, warm_ids
+from jqlight.benchmarks.records import SPLITS, HubSource, Record, Split
 from jqlight.benchmarks.selection import SplitCounts, describe, select
 from jqlight.errors import ConfigError
 from jqlight.metrics.verifiers import Verifier, exact_match, on_answer, substring_match
 from jqlight.metrics.voting import fold
-from jqlight.thinking import TokenFormat
+from jqlight.token_format import TokenFormat
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Benchmark(LightningDataModule):
     sizes: ClassVar[Mapping[Split, int]] = {}
     """Subset sizes where none is given; a split that is not named is taken whole."""
     id_field: ClassVar[str] = "id"
-    files: ClassVar[Mapping[Split, tuple[str, ...]]] = loading.FILES
+    files: ClassVar[Mapping[Split, tuple[str, ...]]] = records.FILES
     """File names looked for in a folder."""
     hub: ClassVar[HubSource | None] = None
     verifiers: ClassVar[Mapping[str, Verifier]] = {
@@ -145,10 +145,10 @@ class Benchmark(LightningDataModule):
             HubError: no ``path``, and the hub cannot be reached.
         """
         if self.path is not None:
-            return loading.read_path(Path(self.path).expanduser(), split, self.id_field, self.files)
+            return records.read_path(Path(self.path).expanduser(), split, self.id_field, self.files)
         if self.hub is None:
             raise ConfigError(f"data.path: {type(self).__name__} has no copy on the hub; give a file or folder")
-        return hub.read_hub(self.hub, split, self.id_field)
+        return records.read_hub(self.hub, split, self.id_field)
 
     def bind(self, token_format: TokenFormat) -> "Benchmark":
         """The benchmark itself, tokenising with ``token_format`` (under a trainer it is taken from the module)."""

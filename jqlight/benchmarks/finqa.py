@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from jqlight.benchmarks import prompts
 from jqlight.benchmarks.base import Benchmark, Item
-from jqlight.benchmarks.hub import cache_folder, fetch
-from jqlight.benchmarks.loading import Record, Split, read_file
+from jqlight.benchmarks.records import Record, Split, read_file
 from jqlight.errors import DataError
+from jqlight.hub import cache_folder, fetch
 from jqlight.metrics.numbers import whole_number
 from jqlight.metrics.official import finqa_strict, fold_number
 from jqlight.metrics.verifiers import Verifier, numeric_match, on_answer, on_value, word_match

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from jqlight.benchmarks import loading, prompts
+from jqlight.benchmarks import prompts, records
 from jqlight.benchmarks.base import Item
-from jqlight.benchmarks.loading import HubSource, Record, Split
 from jqlight.benchmarks.paragraphs import ParagraphBenchmark
+from jqlight.benchmarks.records import HubSource, Record, Split
 from jqlight.errors import DataError
 from jqlight.metrics.official import hotpotqa_f1
 from jqlight.metrics.verifiers import Verifier
@@ -24,7 +24,7 @@ class HotpotQA(ParagraphBenchmark):
     sizes: ClassVar[Mapping[Split, int]] = {"train": 9067, "validation": 342, "test": 343}
     id_field: ClassVar[str] = "_id"
     files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
-        **loading.FILES,
+        **records.FILES,
         "validation": ("validation.json", "validation.jsonl", "dev.json", "dev.jsonl", "*dev_distractor*.json"),
     }
     hub: ClassVar[HubSource | None] = HubSource("hotpotqa/hotpot_qa", "distractor", id_field="id")

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from jqlight.benchmarks.loading import stable_hash
 from jqlight.errors import ConfigError
+from jqlight.files import stable_hash
 
 T = TypeVar("T")
 

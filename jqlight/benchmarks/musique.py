@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from jqlight.benchmarks import loading, prompts
+from jqlight.benchmarks import prompts, records
 from jqlight.benchmarks.base import Item
-from jqlight.benchmarks.loading import HubSource, Record, Split
 from jqlight.benchmarks.paragraphs import ParagraphBenchmark
+from jqlight.benchmarks.records import HubSource, Record, Split
 from jqlight.errors import DataError
 from jqlight.metrics.official import musique_f1
 from jqlight.metrics.verifiers import Verifier
@@ -22,9 +22,9 @@ class MuSiQue(ParagraphBenchmark):
     task: ClassVar[str] = prompts.MUSIQUE
     sizes: ClassVar[Mapping[Split, int]] = {"train": 9985, "validation": 579, "test": 445}
     files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
-        "train": (*loading.FILES["train"][:2], "musique_ans*train*.jsonl", *loading.FILES["train"][2:]),
-        "validation": (*loading.FILES["validation"][:4], "musique_ans*dev*.jsonl", *loading.FILES["validation"][4:]),
-        "test": loading.FILES["test"],
+        "train": (*records.FILES["train"][:2], "musique_ans*train*.jsonl", *records.FILES["train"][2:]),
+        "validation": (*records.FILES["validation"][:4], "musique_ans*dev*.jsonl", *records.FILES["validation"][4:]),
+        "test": records.FILES["test"],
     }
     hub: ClassVar[HubSource | None] = HubSource("dgslibisey/MuSiQue")
     verifiers: ClassVar[Mapping[str, Verifier]] = {**ParagraphBenchmark.verifiers, "f1_": musique_f1}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from jqlight.thinking import TokenFormat
+from jqlight.token_format import TokenFormat
 
 HOTPOTQA = (
     "Read the paragraphs and answer the question, which needs facts from two of them. Think step by step. Then give "

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from jqlight.benchmarks.loading import Record, Split, stable_hash
+from jqlight.benchmarks.records import Record, Split
+from jqlight.files import stable_hash
 
 T = TypeVar("T")
 

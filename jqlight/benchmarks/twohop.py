@@ -21,8 +21,9 @@ from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from jqlight.benchmarks.base import Benchmark, Item
-from jqlight.benchmarks.loading import Record, Split, stable_hash
+from jqlight.benchmarks.records import Record, Split
 from jqlight.errors import ConfigError
+from jqlight.files import stable_hash
 
 ENTITIES: tuple[str, ...] = tuple(f"e{i}" for i in range(30))
 RELATIONS: tuple[str, ...] = tuple(f"r{i}" for i in range(5))

@@ -18,12 +18,12 @@ from jqlight.benchmarks import Example
 from jqlight.diagnostics import EscapeMonitor, logprob_gap, max_amplified_advantage
 from jqlight.errors import ConfigError, EngineError, NonFiniteError
 from jqlight.estimators import distributed
-from jqlight.estimators.evaluating import EvaluationMixin
 from jqlight.estimators.lookahead import Drawn, ImportanceRatios, Lookahead, Turn
+from jqlight.estimators.module import EvaluationMixin
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, Group, Policy, PolicyConfig
 from jqlight.sampling import Rollout, Sampler, SamplerConfig, rollout_seed
-from jqlight.thinking import TokenFormat
+from jqlight.token_format import TokenFormat
 
 # In float32 a healthy engine and trainer differ by about 1e-6 nats; 1e-3 means different weights.
 FLOAT32_GAP_LIMIT = 1e-3

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jqlight.errors import ConfigError
-from jqlight.thinking import Thinking
+from jqlight.token_format import Thinking
 
 
 @dataclass(frozen=True)

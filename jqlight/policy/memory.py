@@ -1,18 +1,17 @@
 """How many tokens' activations fit in memory."""
 
 import logging
-from pathlib import Path
 from typing import Literal
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from jqlight.machine import free_memory
 from jqlight.policy.batching import Budget
 
 log = logging.getLogger(__name__)
 
 _FREE_SHARE = 0.5  # the rest is for gradients of the weights, attention buffers and the allocator
-_FALLBACK_FREE = 4 << 30  # where the system does not say
 _SMALLEST, _LARGEST = 1024, 65536
 
 
@@ -68,11 +67,6 @@ def _attention_width(config: PreTrainedConfig) -> int:
 
 
 def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return _FALLBACK_FREE
-    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    """Free bytes; on a GPU the memory that torch holds but does not use is free."""
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    return free_memory(device) + idle

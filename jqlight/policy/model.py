@@ -17,15 +17,15 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from jqlight.hub import resolve
 from jqlight.policy import adapters
 from jqlight.policy.batching import Budget, Continuation, build_rows
 from jqlight.policy.config import PolicyConfig
 from jqlight.policy.forward import Network, Route, checkpoint_layers
 from jqlight.policy.group import Group
-from jqlight.policy.hub import resolve
 from jqlight.policy.memory import make_budget
 from jqlight.policy.sharing import choose_route
-from jqlight.thinking import TokenFormat
+from jqlight.token_format import TokenFormat
 
 
 class Policy(nn.Module):
@@ -53,7 +53,7 @@ class Policy(nn.Module):
 
     @cached_property
     def path(self) -> str:
-        """Absolute path of the model's folder, or its hub id. Raises what :func:`jqlight.policy.hub.resolve` raises."""
+        """Absolute path of the model's folder, or its hub id. Raises what :func:`jqlight.hub.resolve` raises."""
         return resolve(self.config.name_or_path)
 
     @cached_property

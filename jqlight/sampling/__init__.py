@@ -1,8 +1,8 @@
 """Sampling: engines behind one small protocol, and the thinking and answering phases composed on top of it."""
 
-from jqlight.sampling.budget import Sampler
 from jqlight.sampling.build import build_sampler, vllm_version
 from jqlight.sampling.engine import Completion, Decoding, Engine, Request, Rollout, SamplerConfig, Stop
+from jqlight.sampling.sampler import Sampler
 from jqlight.sampling.seeds import answer_seed, rollout_seed
 
 __all__ = [

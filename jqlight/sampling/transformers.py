@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from jqlight.errors import EngineError
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
-from jqlight.thinking import TokenFormat
+from jqlight.token_format import TokenFormat
 
 
 class TransformersEngine:

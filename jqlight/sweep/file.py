@@ -16,7 +16,7 @@
     include:                            # further points, outside the grid; a list means one point per value
       - {estimator: GRPO, seed: [0, 1, 2]}
     test: true                          # then score the best checkpoint on the test split
-    published:                          # numbers to print beside ours, see jqlight.tracking.published
+    published:                          # numbers to print beside ours, see jqlight.report.published
 """
 
 import hashlib

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from jqlight.errors import ConfigError
+from jqlight.files import read_json, write_json
 from jqlight.sweep.file import Point, Sweep
 from jqlight.sweep.keys import BASE
 
@@ -181,18 +182,3 @@ def recorded_settings(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Settings of ``point`` with a digest of the base configs: what must be equal for a point to count as the same."""
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sweep.configs(point))).hexdigest()[:16]
     return {**sweep.settings(point), BASE: digest}
-
-
-def read_json(path: Path) -> Any:
-    """Content of a JSON file; None when it is missing or was cut off while being written."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file in one step: readers see the old content or the new."""
-    unfinished = path.with_suffix(".partial")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)

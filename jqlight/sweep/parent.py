@@ -7,13 +7,13 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from jqlight.errors import ConfigError, JQLightError
+from jqlight.report.runs import SWEEP_FILE, SWEEP_TAG, open_store, store_uri
 from jqlight.sweep.file import Sweep
 from jqlight.sweep.folder import SweepFolder
 from jqlight.sweep.keys import label
 from jqlight.sweep.runner import Run, Status
 from jqlight.tracking.journal import read_record
-from jqlight.tracking.runs import SWEEP_FILE, SWEEP_TAG, open_store, store_uri
-from jqlight.tracking.upload import artifact_location, log, reason, store_errors
+from jqlight.tracking.mlflow import artifact_location, log, reason, store_errors
 
 _ENDED = {Status.STOPPED: "KILLED", Status.WAITING: "KILLED", Status.FAILED: "FAILED"}
 """Status of a point -> MLflow's, the worst first; all other points are FINISHED."""

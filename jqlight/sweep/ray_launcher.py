@@ -16,7 +16,7 @@ from typing import Any
 
 from jqlight.errors import ConfigError
 from jqlight.sweep.launchers import Command
-from jqlight.tracking.upload import reason
+from jqlight.tracking.mlflow import reason
 
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.2

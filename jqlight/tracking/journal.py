@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jqlight.files import json_lines, read_json, write_json, write_text
+
 
 class Journal:
     """The files of one run; safe to write from the training thread while another thread reads.
@@ -49,9 +51,7 @@ class Journal:
             for key, value in fields.items():
                 old = self.record.get(key)
                 self.record[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
-            partial = self.folder / "run.json.partial"
-            partial.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
-            partial.replace(self.folder / "run.json")
+            write_json(self.folder / "run.json", self.record)
 
     def forget_upload(self) -> None:
         """Forget the MLflow run, so that the next upload makes a new one with everything in it."""
@@ -67,18 +67,11 @@ class Journal:
 
     def log_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write a table, one JSON object a line, to ``samples/<name>.jsonl``."""
-        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        self._write(self.folder / "samples" / f"{name}.jsonl", text)
+        write_text(self.folder / "samples" / f"{name}.jsonl", json_lines(rows))
 
     def log_text(self, name: str, text: str) -> None:
         """Write an artifact: ``config.yaml`` beside the metrics, everything else under ``artifacts/``."""
-        self._write(self.folder / name if name == "config.yaml" else self.folder / "artifacts" / name, text)
-
-    def _write(self, path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(self.folder / name if name == "config.yaml" else self.folder / "artifacts" / name, text)
 
     def artifacts(self) -> Iterator[tuple[str, Path]]:
         """Name in MLflow and path of every file that belongs there."""
@@ -108,10 +101,7 @@ class Journal:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Content of the folder's ``run.json``; empty where there is none."""
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return {}
+    record = read_json(folder / "run.json")
     return record if isinstance(record, dict) else {}
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from jqlight.tracking.journal import Journal, read_record
-from jqlight.tracking.upload import PARENT_TAG, BackgroundUpload, Uploader, log, quick_timeouts, reason
+from jqlight.tracking.mlflow import PARENT_TAG, BackgroundUpload, Uploader, log, quick_timeouts, reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.token_format import Thinking, TokenFormat
 
 SPECIAL = ["<eos>", "<think>", "</think>", "<|user|>", "<|assistant|>"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from jqlight.benchmarks import HotpotQA
 from jqlight.benchmarks.prompts import HOTPOTQA, cold_ids, joined, linearise_table, warm_ids, warm_text
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.token_format import Thinking, TokenFormat
 
 TEMPLATE = (
     "{% for m in messages %}<|user|>{{ m['content'] }}\n{% endfor %}"

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 from jqlight.benchmarks import twohop
 from jqlight.benchmarks.twohop import ENTITIES, RELATIONS, SOURCES, TwoHop, questions, source_of, stream, with_noise
 from jqlight.errors import ConfigError
-from jqlight.policy.hub import BUNDLED
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.hub import BUNDLED
+from jqlight.token_format import Thinking, TokenFormat
 
 SMALL = {"train_size": 40, "validation_size": 12, "test_size": 9}
 

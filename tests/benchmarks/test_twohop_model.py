@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jqlight.benchmarks.twohop import TwoHop, questions, stream
-from jqlight.policy.hub import BUNDLED
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.hub import BUNDLED
+from jqlight.token_format import Thinking, TokenFormat
 
 FOLDER = BUNDLED["twohop"]
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_twohop_base.py"

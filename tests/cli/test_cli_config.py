@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from jqlight.settings import Given, chosen_class, given_settings, known_keys, parameters
+from jqlight.cli.config import Given, chosen_class, given_settings, known_keys, parameters
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from jqlight.settings_help import TRAINER, Setting, settings
+from jqlight.cli.help import TRAINER, Setting, settings
 
 
 @dataclass(frozen=True)

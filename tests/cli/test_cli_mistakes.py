@@ -118,7 +118,8 @@ def test_a_mistake_leaves_no_run_behind(real, shell, workplace):
 
 def test_a_mistake_is_found_before_any_engine_is_imported(real):
     code = (
-        "import sys; from jqlight.cli import main; code = main(['fit', '--config', 'real.yaml', '--model.q', '1.5']); "
+        "import sys; from jqlight.cli.main import main; "
+        "code = main(['fit', '--config', 'real.yaml', '--model.q', '1.5']); "
         "print('VLLM', 'vllm' in sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=real.parent)

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from jqlight import cli
+from jqlight.cli import main as cli
 from jqlight.errors import ConfigError, DataError, EngineError, HubError, NonFiniteError
 
 
 def test_help_lists_every_command_and_imports_no_library():
     code = (
-        "import sys; from jqlight.cli import main; code = main(['--help']); "
+        "import sys; from jqlight.cli.main import main; code = main(['--help']); "
         "heavy = {'torch', 'lightning', 'transformers', 'vllm', 'mlflow', 'yaml', 'numpy'} & set(sys.modules); "
         "print('HEAVY', sorted(heavy)); sys.exit(code)"
     )

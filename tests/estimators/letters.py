@@ -16,7 +16,7 @@ from jqlight.estimators import GARL, PAFT, Estimator
 from jqlight.policy import PolicyConfig
 from jqlight.sampling import SamplerConfig
 from jqlight.schedules import Linear, Step
-from jqlight.thinking import Thinking
+from jqlight.token_format import Thinking
 
 STEPS, STOP = 7, 4  # the stop falls inside the second pass
 

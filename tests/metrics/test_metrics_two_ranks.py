@@ -9,8 +9,8 @@ import textwrap
 from pathlib import Path
 
 from jqlight.benchmarks import Example
+from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.benchmarks.loaders import EvaluationLoader
-from jqlight.evaluation import Evaluator
 from jqlight.metrics.verifiers import exact_match, substring_match, token_f1
 
 WORKER = textwrap.dedent(

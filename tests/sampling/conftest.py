@@ -5,8 +5,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from jqlight.sampling import Engine, Request, SamplerConfig
 from jqlight.sampling.transformers import TransformersEngine
-from jqlight.sampling.vllm import VLLMEngine
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.sampling.vllm.engine import VLLMEngine
+from jqlight.token_format import Thinking, TokenFormat
 
 MAX_MODEL_LEN = 512
 

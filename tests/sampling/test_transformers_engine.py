@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from jqlight.errors import EngineError
 from jqlight.sampling import Decoding, Request, SamplerConfig, Stop
 from jqlight.sampling.transformers import TransformersEngine, draw
-from jqlight.thinking import Thinking, TokenFormat
+from jqlight.token_format import Thinking, TokenFormat
 
 LOGITS = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from jqlight.commands import sweep
+from jqlight.cli import sweep
 from jqlight.sweep import command
 
 FAKE_FIT = Path(__file__).parent / "fake_fit.py"

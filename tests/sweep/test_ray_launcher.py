@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jqlight.commands.sweep import main
+from jqlight.cli.sweep import main
 from jqlight.errors import ConfigError
 from jqlight.sweep.launchers import Command
 from jqlight.sweep.ray_launcher import RayLauncher

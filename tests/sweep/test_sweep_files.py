@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from jqlight.report.compare import Setting
+from jqlight.report.published import read_published
 from jqlight.sweep.file import read_sweep
 from jqlight.sweep.keys import label
-from jqlight.tracking.compare import Setting
-from jqlight.tracking.published import read_published
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -25,7 +25,7 @@ def test_file_reads_and_begins_with_its_command(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_fit_accepts_every_kind_of_point(path, tmp_path, monkeypatch):
-    from jqlight.lightning_cli import RunCLI
+    from jqlight.cli.fit import RunCLI
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JQLIGHT_RUN_DIR", "")

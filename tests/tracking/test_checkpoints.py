@@ -7,8 +7,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from jqlight.errors import DataError
-from jqlight.tracking.callbacks import git_commit, machine, run_facts
 from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
+from jqlight.tracking.config import git_commit, machine, run_facts
 from jqlight.tracking.logger import spelled
 
 

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from jqlight.tracking.journal import Journal, read_record
 from jqlight.tracking.logger import RunLogger, default_store, flatten
-from jqlight.tracking.upload import Uploader, reason
+from jqlight.tracking.mlflow import Uploader, reason
 
 DEAD = "http://127.0.0.1:9"
 
@@ -99,7 +99,7 @@ def test_samples_may_hold_any_line_separator(workplace, client, store):
 
 
 def test_what_stops_an_upload_for_any_reason_is_told(workplace, client, caplog, monkeypatch):
-    monkeypatch.setattr("jqlight.tracking.upload.log.propagate", True)
+    monkeypatch.setattr("jqlight.tracking.mlflow.log.propagate", True)
     logger = RunLogger("runs/a")
     write(logger)
     (workplace / "runs/a/samples/step_000003.jsonl").write_text("not JSON")
@@ -116,7 +116,7 @@ def test_a_stage_other_than_validation_is_in_the_name(workplace):
 
 
 def test_a_dead_store_delays_nothing_and_sync_brings_everything(workplace, client, store, caplog, monkeypatch):
-    monkeypatch.setattr("jqlight.tracking.upload.log.propagate", True)
+    monkeypatch.setattr("jqlight.tracking.mlflow.log.propagate", True)
     logger = RunLogger("runs/a", tracking_uri=DEAD)
     write(logger)
     assert len(Journal(workplace / "runs/a").series("train/success")) == 3

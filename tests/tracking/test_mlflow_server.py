@@ -9,7 +9,7 @@ import mlflow
 import pytest
 from synthetic_runs import Fake, log_sweep
 
-from jqlight.commands.compare import main
+from jqlight.cli.compare import main
 from jqlight.errors import JQLightError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "screenshot_mlflow.py"

@@ -1,0 +1,208 @@
+"""Records of a benchmark's split: from a file, a folder or the hub, with errors that name the place."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jqlight import hub
+from jqlight.errors import ConfigError, DataError
+from jqlight.files import stable_hash
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+FILES: Mapping[Split, tuple[str, ...]] = {
+    "train": ("train.json", "train.jsonl", "*train*.json", "*train*.jsonl"),
+    "validation": ("validation.json", "validation.jsonl", "dev.json", "dev.jsonl", "*dev*.json", "*dev*.jsonl"),
+    # No wider pattern: the official test files of HotpotQA and MuSiQue have no answers.
+    "test": ("test.json", "test.jsonl"),
+}
+"""File names looked for in a folder, the first pattern that matches wins."""
+
+
+class Record(dict[str, Any]):
+    """A JSON object that knows where it was read, so that a missing or mistyped field can be named."""
+
+    def __init__(self, data: Mapping[str, Any], where: str) -> None:
+        super().__init__(data)
+        self.where = where
+
+    def __missing__(self, key: str) -> Any:
+        raise DataError(f"{self.where}: field '{key}' is missing; fields are {sorted(self)}")
+
+    def text(self, key: str) -> str:
+        """The string under ``key``.
+
+        Raises:
+            DataError: the field is missing or not a string.
+        """
+        return self._typed(key, str, "a string")
+
+    def items_of(self, key: str) -> list[Any]:
+        """The list under ``key``.
+
+        Raises:
+            DataError: the field is missing or not a list.
+        """
+        return self._typed(key, list, "a list")
+
+    def texts(self, key: str) -> list[str]:
+        """The list of strings under ``key``.
+
+        Raises:
+            DataError: the field is missing or not a list of strings.
+        """
+        values = self.items_of(key)
+        if not all(isinstance(value, str) for value in values):
+            raise DataError(f"{self.where}: field '{key}' must be a list of strings, given {_short(values)}")
+        return values
+
+    def inner(self, key: str) -> "Record":
+        """The object under ``key``.
+
+        Raises:
+            DataError: the field is missing or not an object.
+        """
+        return Record(self._typed(key, dict, "an object"), f"{self.where}, field '{key}'")
+
+    def _typed(self, key: str, kind: type, name: str) -> Any:
+        value = self[key]
+        if not isinstance(value, kind):
+            raise DataError(f"{self.where}: field '{key}' must be {name}, given {_short(value)}")
+        return value
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Where a benchmark lies on the hub."""
+
+    name: str
+    """Data set id."""
+    config: str | None = None
+    """Data set configuration."""
+    id_field: str | None = None
+    """Name of the id field there, where it differs from the official files'."""
+
+
+def share(records: Iterable[Record], id_field: str, parts: Sequence[Split], split: Split) -> Iterator[Record]:
+    """The records of ``split`` when ``parts`` share one source, divided by a hash of the id: disjoint, order-free.
+
+    Of two parts each gets half; of three, training gets eight tenths and the others one tenth each.
+    """
+    wheel = parts if len(parts) < 3 else ("train",) * 8 + ("validation", "test")
+    for record in records:
+        if wheel[stable_hash("split", record[id_field]) % len(wheel)] == split:
+            yield record
+
+
+def read_path(
+    path: Path, split: Split, id_field: str, files: Mapping[Split, Sequence[str]] = FILES
+) -> Iterator[Record]:
+    """Records of ``split`` in a folder, or in one file that serves all three splits.
+
+    A folder holds a file per split. Without a test file the validation file is halved between validation and test. One
+    file alone is divided 8 : 1 : 1 between the splits. Both divisions are by a hash of the record's id: the same on
+    every machine, and disjoint.
+
+    Raises:
+        ConfigError: ``path`` does not exist, or the folder has no file for the split.
+        DataError: a file that is not JSON, or a record without an id.
+    """
+    if path.is_file():
+        yield from share(read_file(path, id_field), id_field, SPLITS, split)
+        return
+    if not path.is_dir():
+        raise ConfigError(f"data.path: given '{path}', allowed is an existing file or folder in the official format")
+    found = find_file(path, files[split])
+    if found is not None:
+        records = read_file(found, id_field)
+        halved = split == "validation" and find_file(path, files["test"]) is None
+        yield from share(records, id_field, ("validation", "test"), split) if halved else records
+        return
+    source = find_file(path, files["validation"]) if split == "test" else None
+    if source is None:
+        raise ConfigError(
+            f"data.path: folder '{path}' has no file for the {split} split; allowed names are {', '.join(files[split])}"
+        )
+    yield from share(read_file(source, id_field), id_field, ("validation", "test"), split)
+
+
+def read_hub(source: HubSource, split: Split, id_field: str) -> Iterator[Record]:
+    """Records of ``split``; validation and test are the two halves of the hub's validation split, by a hash of the id.
+
+    Raises:
+        HubError: the hub cannot be reached and nothing is cached.
+        DataError: a record without an id.
+    """
+    name = "train" if split == "train" else "validation"
+    place = f"hub data set {source.name} ({name})"
+    records = (
+        as_record({**row, id_field: row.get(source.id_field or id_field)}, place, id_field, place)
+        for row in hub.load_rows(source.name, source.config, name)
+    )
+    yield from records if split == "train" else share(records, id_field, ("validation", "test"), split)
+
+
+def find_file(folder: Path, patterns: Sequence[str]) -> Path | None:
+    """The one file that the first matching pattern names, or None.
+
+    Raises:
+        ConfigError: a pattern matches several files.
+    """
+    for pattern in patterns:
+        matches = sorted(folder.glob(pattern))
+        if len(matches) > 1:
+            raise ConfigError(
+                f"data.path: folder '{folder}' has several files for one split ({', '.join(m.name for m in matches)}); "
+                f"leave one, or name it {patterns[0]}"
+            )
+        if matches:
+            return matches[0]
+    return None
+
+
+def read_file(path: Path, id_field: str) -> Iterator[Record]:
+    """Records of a JSON array or a JSON Lines file (told apart by the suffix .jsonl).
+
+    Raises:
+        DataError: text that is not JSON, an entry that is not an object, or an entry without an id.
+    """
+    with path.open(encoding="utf-8") as stream:
+        if path.suffix == ".jsonl":
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield as_record(_parse(line, f"{path} line {number}"), f"{path} line {number}", id_field, path)
+            return
+        entries = _parse(stream.read(), str(path))
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: must hold a JSON array of records, given {_short(entries)}")
+    for number, entry in enumerate(entries, 1):
+        yield as_record(entry, f"{path} record number {number}", id_field, path)
+
+
+def as_record(entry: Any, place: str, id_field: str, source: object) -> Record:
+    """The entry as a record whose errors name ``source`` and the record's id.
+
+    Raises:
+        DataError: the entry is not an object, or has no id; the error names ``place``.
+    """
+    if not isinstance(entry, Mapping):
+        raise DataError(f"{place}: must be an object, given {_short(entry)}")
+    identity = entry.get(id_field)
+    if not isinstance(identity, str | int) or identity == "":
+        raise DataError(f"{place}: field '{id_field}' must be a non-empty id, given {_short(identity)}")
+    return Record({**entry, id_field: str(identity)}, f"{source}: record {identity}")
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not JSON ({error})") from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

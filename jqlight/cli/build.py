@@ -1,0 +1,248 @@
+"""From a command line to the classes it names, built inside a run's folder: the one way in for every verb.
+
+The classes are built with ``run=False``, so that a config's root is the root of interpolation too:
+``${model.init_args.q}`` means what it says, after every file and override has been merged.
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from jqlight.benchmarks import Benchmark
+from jqlight.cli import config, messages, output, quiet
+from jqlight.errors import ConfigError, JQLightError
+from jqlight.estimators import Estimator
+from jqlight.tracking.checkpoints import RunCheckpoint
+from jqlight.tracking.config import SaveConfig
+from jqlight.tracking.logger import RunLogger
+from jqlight.tracking.progress import Console
+from jqlight.tracking.run_folder import RunFolder, find_run_folder
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "accelerator": "auto",
+    "devices": 1,
+    "log_every_n_steps": 1,
+    # The whole validation before the first step: what the base model scores.
+    "num_sanity_val_steps": -1,
+    "enable_model_summary": False,
+    # A benchmark's loaders are sharded by jqlight itself.
+    "use_distributed_sampler": False,
+}
+
+
+class Refusal(SystemExit):
+    """A parser's message. Not an Exception: a parser would take a nested one's for one more type that did not fit."""
+
+
+class Parser(LightningArgumentParser):
+    """A parser that raises its message instead of printing a usage and exiting."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Raise Refusal with ``message``."""
+        raise Refusal(message) from ex
+
+
+class RunCLI(LightningCLI):
+    """LightningCLI that builds its classes without running them, inside a run's folder."""
+
+    def __init__(self, verb: str, args: Sequence[str]) -> None:
+        self.verb = verb
+        self.run_folder: RunFolder
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            run=False,
+            args=list(args),
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            parser_class=Parser,
+            parser_kwargs={"parser_mode": "omegaconf+", "prog": f"jqlight {verb}", "allow_abbrev": False},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what belongs to the run and not to model, data or trainer."""
+        parser.add_argument(
+            "--run_name", type=str | None, default=None, help="Name of the run; default: the config file's name."
+        )
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="Folder of the run; default: runs/<run_name>, numbered."
+        )
+        parser.add_argument("--experiment_name", type=str, default="jqlight", help="MLflow experiment.")
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint to start from: a file, or 'last' or 'best' of run_dir (of the newest run of this name). "
+            "One that lies in a run's folder continues that run.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, without Lightning's warning about ``sys.argv``."""
+        try:
+            self.config = parser.parse_args(args)
+        except Refusal as refusal:
+            raise ConfigError(messages.explain(str(refusal), args)) from refusal
+        except Exception as error:
+            if (sentence := messages.interpolation(error)) is None:
+                raise
+            raise ConfigError(sentence) from error
+
+    def before_instantiate_classes(self) -> None:
+        """Check what Lightning would fail on late."""
+        for key in ("model", "data"):
+            if not self.config.get(key):
+                raise ConfigError(f"{key}: not given; give --config FILE (see conf/) or --{key} CLASS")
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and trainer; a class's own refusal comes out as it was raised."""
+        try:
+            super().instantiate_classes()
+        except JQLightError:
+            raise
+        except Exception as error:
+            raised = messages.raised_by_jqlight(error)
+            if raised is None:
+                raise
+            raise raised from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with jqlight's logger, checkpoints and console where the config names none."""
+        config = self.config
+        name = config.run_name or self._default_name()
+        self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
+        settings = {**self.config_init["trainer"].as_dict(), **kwargs}
+        if settings.get("logger") in (None, True) and not settings.get("fast_dev_run"):
+            # Numbered folders tell repeated runs apart, in MLflow too.
+            name = config.run_name if config.run_dir else None
+            settings["logger"] = RunLogger(self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
+        settings["callbacks"] = self._callbacks(settings)
+        try:
+            return self._instantiate_trainer(settings, [])
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            raise ConfigError(f"trainer: {error}") from error
+
+    def _default_name(self) -> str:
+        """The last config file's name; for a run's own ``config.yaml`` its folder's; else of model and data."""
+        files = [Path(str(path)) for path in self.config.config or []]
+        if files:
+            return files[-1].absolute().parent.name if files[-1].stem == "config" else files[-1].stem
+        return f"{type(self.model).__name__}-{type(self.datamodule).__name__}".lower()
+
+    def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
+        given = settings.get("callbacks") or []
+        callbacks: list[Callback] = [*given] if isinstance(given, list) else [given]
+        wants_checkpoints = settings.get("enable_checkpointing") is not False
+        if self.verb == "fit" and wants_checkpoints and not _has(callbacks, ModelCheckpoint):
+            validates = settings.get("limit_val_batches") != 0
+            callbacks.append(RunCheckpoint(self.run_folder.checkpoints, self.model, validates=validates))
+        if settings.get("enable_progress_bar") is not False and not _has(callbacks, ProgressBar):
+            title = output.start_line(self.verb, self.run_folder, self.model, self.datamodule)
+            callbacks.append(Console(title))
+        return callbacks
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        # Lightning would build the optimizer here, from a model that has no weights before configure_model.
+        optimizer, scheduler = self.config_init.get("optimizer"), self.config_init.get("lr_scheduler")
+        if not optimizer:
+            if scheduler:
+                raise ConfigError("lr_scheduler: given without an optimizer; give optimizer.class_path too")
+            if self.verb == "fit" and not is_overridden("configure_optimizers", self.model, LightningModule):
+                raise ConfigError(
+                    "optimizer: not given; name a class and its learning rate, as in "
+                    "--optimizer AdamW --optimizer.lr 5e-6"
+                )
+            return
+
+        def configure_optimizers(module: LightningModule) -> Any:
+            built = instantiate_class([p for p in module.parameters() if p.requires_grad], optimizer)
+            if not scheduler:
+                return built
+            schedule = {"scheduler": instantiate_class(built, scheduler), "interval": "step"}
+            return {"optimizer": built, "lr_scheduler": schedule}
+
+        self.model.configure_optimizers = MethodType(configure_optimizers, self.model)
+
+
+def _has(callbacks: list[Callback], kind: type[Callback]) -> bool:
+    return any(isinstance(callback, kind) for callback in callbacks)
+
+
+class _Built(RunCLI):
+    """A command line that builds model and data alone: no trainer, no run folder, nothing logged."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        return None
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        return
+
+
+class _Parsed(_Built):
+    """A command line that is read and checked alone: nothing is seeded or built."""
+
+    def _set_seed(self) -> None:
+        return
+
+    def instantiate_classes(self) -> None:
+        return
+
+
+def checked(arguments: Sequence[str]) -> None:
+    """Check files and keys of a command line, as far as that can be done before anything is parsed or built.
+
+    Raises:
+        ConfigError: a file that is missing or no YAML, or a setting that does not exist.
+    """
+    quiet.settle_imported()
+    messages.check_files(arguments)
+    # Bare class names in a config resolve among what is imported.
+    for package in config.ROOTS.values():
+        import_module(package)
+    messages.check_keys(arguments, Trainer)
+
+
+def run_cli(verb: str, arguments: Sequence[str]) -> RunCLI:
+    """Model, data and trainer of a command line, in a run's folder.
+
+    Raises:
+        ConfigError: a setting that does not exist or has a value that cannot work.
+    """
+    checked(arguments)
+    return RunCLI(verb, arguments)
+
+
+def built(verb: str, arguments: Sequence[str]) -> tuple[Estimator, Benchmark]:
+    """Estimator and benchmark of a config with its overrides, the benchmark bound to the policy's tokens.
+
+    Raises:
+        ConfigError: as ``jqlight fit`` would, or a model or data class that is not jqlight's kind.
+    """
+    checked(arguments)
+    cli = _Built(verb, arguments)
+    if not isinstance(cli.model, Estimator):
+        raise ConfigError(f"model: given {type(cli.model).__name__}, allowed is an estimator of jqlight")
+    if not isinstance(cli.datamodule, Benchmark):
+        raise ConfigError(f"data: given {type(cli.datamodule).__name__}, allowed is a Benchmark")
+    return cli.model, cli.datamodule.bind(cli.model.token_format)
+
+
+def parse(arguments: Sequence[str]) -> None:
+    """Check that the settings of ``jqlight fit ARGUMENTS`` exist and have values of their kind; nothing is built.
+
+    Raises:
+        ConfigError: the sentence of ``jqlight fit``.
+    """
+    checked(arguments)
+    _Parsed("fit", arguments)

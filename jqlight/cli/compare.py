@@ -1,0 +1,85 @@
+"""``jqlight compare``: the table, figures and report of an experiment's sweeps, from MLflow alone."""
+
+import argparse
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from jqlight.cli.arguments import CommandParser
+from jqlight.errors import JQLightError
+from jqlight.report.html import Report, read_report
+from jqlight.report.runs import find_parents, get_parent, open_store, store_uri
+from jqlight.report.tables import TextTable
+from jqlight.tracking.mlflow import log, reason, store_errors
+
+_UNLIMITED = 1000
+
+
+def main(argv: list[str]) -> int:
+    """Exit code of ``jqlight compare``.
+
+    Args:
+        argv: what follows ``jqlight compare`` on the command line.
+
+    Raises:
+        ConfigError: no such store, experiment or run, or nothing in it to compare.
+        JQLightError: the store cannot be used.
+    """
+    options = _parser().parse_args(argv)
+    uri = store_uri(options.store)
+    client = open_store(uri, must_exist=True)
+    try:
+        if options.parent:
+            parents = [get_parent(client, run_id) for run_id in options.parent]
+        else:
+            parents = find_parents(client, options.experiment)
+        report = read_report(client, uri, parents=parents, experiment=options.experiment or "")
+    except store_errors() as error:
+        raise JQLightError(f"MLflow at {uri} cannot be read ({reason(error)}); is its server running?") from error
+    folder = options.out or Path("runs") / "comparisons" / re.sub(r"[^\w.-]+", "-", report.title)
+    present(Console(), report, folder)
+    if parents:
+        log_report(report, parents[0].info.run_id, folder)
+    return 0
+
+
+def present(console: Console, report: Report, folder: Path) -> None:
+    """Print the tables and write the report to ``folder``."""
+    tables = report.tables()
+    _print(console, tables["summary"])
+    for note in report.notes():
+        console.print(note, style="dim", highlight=False, soft_wrap=not console.is_terminal)
+    if "published" in tables:
+        console.print(f"\nBeside published numbers, in percent ({report.source}):", highlight=False)
+        _print(console, tables["published"])
+    console.print(f"\nreport: {report.write(folder)}", highlight=False, soft_wrap=True)
+
+
+def _print(console: Console, table: TextTable) -> None:
+    if not console.is_terminal:  # a pipe has no width: everything is shown there
+        Console(file=console.file, width=_UNLIMITED).print(table.rich(_UNLIMITED))
+        return
+    console.print(table.rich(console.width))
+    if hidden := table.headings[table.fitting(console.width) :]:
+        console.print(f"not shown for lack of room: {', '.join(hidden)}", style="dim", highlight=False)
+
+
+def log_report(report: Report, run_id: str, folder: Path) -> None:
+    """Log the report in ``folder`` to a sweep's parent run; a store that has gone away meanwhile is only a warning."""
+    try:
+        report.log(open_store(report.store), run_id, folder)
+    except store_errors() as error:
+        log.warning("The report could not be logged to MLflow (%s); it is in %s.", reason(error), folder)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser("compare", "Table, figures and report over the runs of a sweep, read from MLflow alone.")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--experiment", help="MLflow experiment: its newest sweep of each name, else its single runs")
+    which.add_argument("--parent", action="append", metavar="RUN_ID", help="parent run of a sweep; may be repeated")
+    parser.add_argument(
+        "--store", help="tracking URI or sqlite file (default: MLFLOW_TRACKING_URI, else runs/mlflow.db)"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the report (default: runs/comparisons/NAME)")
+    return parser

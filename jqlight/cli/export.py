@@ -1,0 +1,75 @@
+"""``jqlight export``: a Lightning checkpoint as a Hugging Face model folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
+
+from jqlight.cli.arguments import CommandParser
+from jqlight.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jqlight.policy import Policy
+
+_PREFIX = "policy."
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the checkpoint's model; 0 when the folder is complete."""
+    parser = CommandParser("export", "Write a checkpoint as a folder that AutoModelForCausalLM.from_pretrained loads.")
+    parser.add_argument(
+        "--ckpt", required=True, type=Path, help="checkpoint file, for example runs/NAME/checkpoints/best.ckpt"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write; it must be empty or not exist")
+    options = parser.parse_args(argv)
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise ConfigError(f"--out: {options.out} exists and is not an empty folder; give another")
+    export(options.ckpt, options.out)
+    print(f"{options.out}: load it with AutoModelForCausalLM.from_pretrained({str(options.out)!r})")
+    return 0
+
+
+def export(checkpoint: Path, folder: Path) -> None:
+    """Write the policy in ``checkpoint`` (adapters merged) with its tokenizer to ``folder``.
+
+    Raises:
+        ConfigError: no such file, or a file that jqlight has not written.
+    """
+    policy = load_policy(checkpoint)
+    policy.export(folder)
+
+
+def load_policy(checkpoint: Path) -> "Policy":
+    """The policy as it was when ``checkpoint`` was written."""
+    import torch
+
+    from jqlight.cli import quiet
+    from jqlight.policy import Policy
+
+    quiet.settle_imported()
+    if not checkpoint.is_file():
+        raise ConfigError(f"--ckpt: {checkpoint} does not exist")
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        settings, state = content["hyper_parameters"]["policy"], content["state_dict"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
+        raise ConfigError(
+            f"--ckpt: {checkpoint} is no checkpoint of jqlight ({type(error).__name__}: {error})"
+        ) from error
+    policy = Policy(policy_config(settings))
+    policy.load()
+    policy.load_state_dict(
+        {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
+    )
+    return policy
+
+
+def policy_config(settings: dict[str, Any]) -> Any:
+    """PolicyConfig from the plain settings in a checkpoint's hyper-parameters."""
+    from jsonargparse import ArgumentParser
+
+    from jqlight.policy import PolicyConfig
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(PolicyConfig, "policy")
+    return parser.instantiate(parser.parse_object({"policy": settings})).policy

@@ -1,0 +1,101 @@
+"""The `jqlight` command: picks the verb, imports what that verb needs, and turns errors into one sentence."""
+
+import difflib
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+from jqlight.cli import quiet
+from jqlight.errors import ConfigError, DataError, HubError, JQLightError
+
+VERBS: dict[str, tuple[str, str]] = {
+    "fit": ("jqlight.cli.fit", "train a policy and export the best checkpoint"),
+    "validate": ("jqlight.cli.fit", "score a model or checkpoint on the validation split"),
+    "test": ("jqlight.cli.fit", "score a model or checkpoint on the test split"),
+    "predict": ("jqlight.cli.fit", "write a model's rationales and answers for the test split"),
+    "sweep": ("jqlight.cli.sweep", "run one config over a grid or list of settings"),
+    "compare": ("jqlight.cli.compare", "table, figures and report over the runs of an experiment"),
+    "evaluate": ("jqlight.cli.evaluate", "score any model or hosted checkpoint without a training config"),
+    "score": ("jqlight.cli.score", "score a file of predictions with a benchmark's verifiers"),
+    "prompts": ("jqlight.cli.prompts", "print a benchmark's prompts as the model will see them"),
+    "export": ("jqlight.cli.export", "write a checkpoint as a Hugging Face model folder"),
+    "ui": ("jqlight.cli.ui", "open MLflow on a run or a store"),
+    "sync": ("jqlight.cli.sync", "upload what a run could not log while MLflow was away"),
+    "doctor": ("jqlight.cli.doctor", "show versions, devices, engines and whether training can run here"),
+}
+"""Verb -> module with ``main(argv) -> exit code`` (``jqlight.cli.fit`` also takes the verb), and one line."""
+
+USAGE_EXIT = 2
+INTERRUPTED_EXIT = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code of one `jqlight` command: 0 done, 1 failed, 2 a mistake in settings or data, 130 interrupted.
+
+    Set ``JQLIGHT_DEBUG=1`` for the traceback behind a sentence.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"jqlight {version('jqlight')}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    try:
+        return _run(verb, rest)
+    except JQLightError as error:
+        if os.environ.get("JQLIGHT_DEBUG"):
+            raise
+        print(f"jqlight {verb}: {error}", file=sys.stderr)
+        return USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
+    except KeyboardInterrupt:
+        print(f"jqlight {verb}: interrupted", file=sys.stderr)
+        return INTERRUPTED_EXIT
+    except BrokenPipeError:  # the reader of our output, `head` for one, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
+        raise ConfigError(f"no such command; {hint}")
+    quiet.settle()  # before any library reads these settings at import
+    if str(Path.cwd()) not in sys.path:
+        # A config may name a class in the working directory. At the end: nothing there can shadow a library.
+        sys.path.append(str(Path.cwd()))
+    module = VERBS[verb][0]
+    entry = import_module(module).main
+    return int((entry(verb, arguments) if module == "jqlight.cli.fit" else entry(arguments)) or 0)
+
+
+def usage() -> str:
+    """The text of ``jqlight --help``."""
+    commands = "\n".join(f"  {verb:<10}{line}" for verb, (_, line) in VERBS.items())
+    return (
+        textwrap.dedent(
+            """\
+            usage: jqlight COMMAND [options]
+
+            Train reasoning language models on the Tsallis loss family J_Q.
+
+            {commands}
+
+            jqlight fit --config conf/quickstart.yaml              a first run, about 3 minutes on 2 CPU cores
+            jqlight fit --config conf/quickstart.yaml --model.q 0.5   any setting can be given behind the file
+            jqlight COMMAND --help                                 what a command takes
+            """
+        )
+        .replace("{commands}", commands)
+        .rstrip()
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

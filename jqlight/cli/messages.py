@@ -1,0 +1,248 @@
+"""Mistakes in a config as one sentence each: the key, what was given, what is allowed."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jqlight.cli.config import ROOTS, Given, chosen_class, config_files, given_settings, known_keys
+from jqlight.errors import ConfigError, JQLightError
+
+RUN_KEYS = ("seed_everything", "run_name", "run_dir", "experiment_name", "ckpt_path", "config", "print_config", "help")
+"""Top-level settings that are no section."""
+OPEN_SECTIONS = ("optimizer", "lr_scheduler")
+
+_TYPES = {
+    "<class 'float'>": "a number",
+    "<class 'int'>": "a whole number",
+    "<class 'bool'>": "true or false",
+    "<class 'str'>": "a text",
+    "<class 'NoneType'>": "null",
+    "<class 'dict'>": "a mapping",
+    "<class 'list'>": "a list",
+    "<class 'torch.Tensor'>": "",
+}
+
+
+def check_files(arguments: Sequence[str]) -> None:
+    """Check that every config file is there and is a mapping of settings in YAML.
+
+    Raises:
+        ConfigError: names the file and the place.
+    """
+    for path in config_files(arguments):
+        if not path.is_file():
+            near = difflib.get_close_matches(path.name, _siblings(path), n=1, cutoff=0.75)
+            hint = f"; did you mean {path.parent / near[0]}?" if near else "; conf/ holds those that come with jqlight"
+            raise ConfigError(f"config: {path} does not exist{hint}")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config: {path} is not YAML{_place(error)}") from error
+        if not isinstance(content, dict):
+            kind = "nothing" if content is None else f"a {type(content).__name__}"
+            raise ConfigError(f"config: {path} holds {kind}, allowed are settings as `key: value` (see conf/)")
+
+
+def _siblings(path: Path) -> list[str]:
+    return [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+
+
+def _place(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f" (line {mark.line + 1}, column {mark.column + 1}: {problem})" if mark else f" ({error})"
+
+
+def check_keys(arguments: Sequence[str], trainer: type) -> None:
+    """Check that every given setting exists, as far as jqlight's own classes and the trainer decide it.
+
+    Raises:
+        ConfigError: names the key, the value and the nearest key that exists.
+    """
+    settings = given_settings(arguments)
+    known = _known(settings, trainer)
+    for given in settings:
+        section = given.key.split(".")[0]
+        if section in OPEN_SECTIONS or (section in ROOTS and not _is_ours(section, settings)):
+            continue
+        if section in ROOTS and _outdated(given, section, settings):
+            continue
+        if not _exists(given.key, known):
+            raise ConfigError(_unknown(given, known))
+
+
+def _outdated(given: Given, section: str, settings: Sequence[Given]) -> bool:
+    """Whether another class was chosen after ``given``: a setting that only the earlier one has is dropped."""
+    choices = [g for g in settings if g.key in (section, f"{section}.class_path")]
+    return bool(choices) and given.where != choices[-1].where and settings.index(given) < settings.index(choices[-1])
+
+
+def _is_ours(section: str, settings: Sequence[Given]) -> bool:
+    chosen = chosen_class(section, settings)
+    return chosen is not None and chosen.__module__.startswith("jqlight.")
+
+
+def _known(settings: Sequence[Given], trainer: type) -> dict[str, bool]:
+    known = {**dict.fromkeys(RUN_KEYS, False), **dict.fromkeys(OPEN_SECTIONS, True), **known_keys("trainer", trainer)}
+    known |= {"trainer": False, "h": False}
+    known |= {key: True for key in known if key.startswith("trainer.") and key in _OPEN_TRAINER}
+    for section in ("model", "data"):
+        known |= {section: False, f"{section}.class_path": False, f"{section}.help": False}
+        if (chosen := chosen_class(section, settings)) is not None:
+            known |= known_keys(section, chosen)
+    return known
+
+
+_OPEN_TRAINER = ("trainer.logger", "trainer.callbacks", "trainer.strategy", "trainer.plugins", "trainer.profiler")
+
+
+def _exists(key: str, known: dict[str, bool]) -> bool:
+    key = key.removesuffix("+").removesuffix(".class_path")
+    if key in known or any(name.startswith(f"{key}.") for name in known):
+        return True
+    parts = key.split(".")
+    return any(known.get(".".join(parts[:end]), False) for end in range(1, len(parts)))
+
+
+def _unknown(given: Given, known: Iterable[str]) -> str:
+    parent = given.key.rpartition(".")[0]
+    same_depth = [key for key in known if not given.key.startswith(f"{key}.")]
+    near = difflib.get_close_matches(given.key, same_depth, n=1, cutoff=0.75)
+    hidden = ("h", "help", "print_config", "class_path")
+    siblings = sorted(k for k in known if k.rpartition(".")[0] == parent and k.rpartition(".")[2] not in hidden)
+    if near:
+        allowed = f"did you mean {near[0]}?"
+    elif siblings and len(siblings) <= 20:
+        allowed = f"allowed are {', '.join(siblings)}"
+    else:
+        allowed = "`jqlight fit --help` lists the settings"
+    return f"{given.key}: no such setting (given {shown(given.value)} {given.where}); {allowed}"
+
+
+def explain(message: str, arguments: Sequence[str]) -> str:
+    """One sentence for a message of the argument parser."""
+    settings = given_settings(arguments)
+    text = message.strip()
+    if unrecognized := re.search(r"unrecognized arguments: --?([^\s=]+)", text):
+        key = unrecognized[1]
+        return f"{_full(key, settings)}: no such setting; `jqlight fit --help` lists them"
+    if text.startswith("unrecognized arguments:"):
+        return f"{text.partition(': ')[2]}: not understood; settings are given as --key value"
+    if empty := re.search(r"argument --?([^\s:]+): expected .*argument", text):
+        return f"{empty[1]}: given without a value"
+    if unknown := re.search(r"[Oo]ption '([^']+)' (?:is not accepted)?|does not accept option '([^']+)'", text):
+        leaf = unknown[1] or unknown[2]
+        key = _full(leaf, settings)
+        return f"{key}: no such setting{_given_where(key, settings)}"
+    if missing := re.search(r"arguments are required: (.+)", text):
+        return _missing_sentence([part.strip() for part in missing[1].split(",")])
+    if module := re.search(r"Problem with given class_path '([^']+)':\s*(.+)", text):
+        return _class_sentence(text, settings, f"class {module[1]} cannot be loaded: {module[2].strip().rstrip('.')}")
+    if found := re.search(r'Parser key "([^"]+)":\s*(.*)', text, re.DOTALL):
+        return _value_sentence(found[1], found[2], settings)
+    return " ".join(text.split())
+
+
+def _missing_sentence(keys: Sequence[str]) -> str:
+    if set(keys) & {"model", "data"}:
+        names = " and ".join(sorted(keys, reverse=True))
+        return f"{names}: not given; give --config FILE (conf/ holds those that come with jqlight)"
+    key = keys[0] if keys[0].split(".")[0] in ("model", "data") else f"model.{keys[0]}"
+    return f"{key}: not given, but required; add it to the config or give --{key} VALUE"
+
+
+def _value_sentence(leaf: str, details: str, settings: Sequence[Given]) -> str:
+    key = _full(leaf, settings)
+    if key in ("model", "data"):
+        return _class_sentence(f'Parser key "{key}"', settings, "no such class")
+    expected = re.findall(r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]*\])", details)
+    if "jqlight.objective.Commitment" in details:
+        expected.append("a schedule or Splice (class_path and init_args)")
+    allowed = " or ".join(dict.fromkeys(filter(None, map(_type_name, dict.fromkeys(expected)))))
+    given = _last([key], settings)
+    value = given.value if given else _given_value(details)
+    if "Unable to load config" in details:
+        return f"{key}: given {shown(value)}, allowed are its own settings, as in --{key}.KEY VALUE"
+    if not allowed:
+        return f"{key}: given {shown(value)}; {' '.join(details.split())}"
+    return f"{key}: given {shown(value)}, allowed is {allowed}"
+
+
+def _class_sentence(text: str, settings: Sequence[Given], problem: str) -> str:
+    found = re.search(r'Parser key "([^"]+)"', text)
+    key = _full(found[1], settings) if found else "model"
+    given = _last((f"{key}.class_path", key), settings)
+    value = shown(given.value) if given else "nothing"
+    names = class_names(key)
+    if not names:
+        return f"{key}: given {value}, {problem}"
+    bare = str(given.value).rsplit(".", 1)[-1] if given else ""
+    near = difflib.get_close_matches(bare, names, n=1)
+    hint = f"; did you mean {near[0]}?" if near and near[0] != bare else ""
+    return f"{key}: given {value}, {problem}; allowed are {', '.join(names)} or a class's import path{hint}"
+
+
+def class_names(section: str) -> list[str]:
+    """Names of the estimators (section ``model``) or benchmarks (``data``) that come with jqlight."""
+    if section == "model":
+        return ["GARL", "PAFT", "GRPO", "RLOO", "MaxRL"]
+    return ["HotpotQA", "MuSiQue", "FinQA", "TwoHop"] if section == "data" else []
+
+
+def _type_name(text: str) -> str:
+    if text.startswith("typing.Literal["):
+        return ", ".join(part.strip(" '\"") for part in text[len("typing.Literal[") : -1].split(","))
+    return _TYPES.get(text, re.sub(r"^<class '(.+)'>$", r"\1", text))
+
+
+def _given_value(details: str) -> str:
+    found = re.search(r"(?:Got value|Given value): (.+)", details)
+    return found[1].strip() if found else "something else"
+
+
+def _full(leaf: str, settings: Sequence[Given]) -> str:
+    """The given key that ends in ``leaf``; the parser of a nested class knows its own keys only."""
+    leaf = ".".join(part for part in leaf.split(".") if part != "init_args")
+    matching = [given.key for given in settings if given.key == leaf or given.key.endswith(f".{leaf}")]
+    return matching[-1] if matching else leaf
+
+
+def _last(keys: Sequence[str], settings: Sequence[Given]) -> Given | None:
+    return next((given for given in reversed(settings) if given.key in keys), None)
+
+
+def _given_where(key: str, settings: Sequence[Given]) -> str:
+    given = _last([key], settings)
+    return f" (given {shown(given.value)} {given.where})" if given else ""
+
+
+def shown(value: Any) -> str:
+    """A value as one would write it, cut to 80 characters."""
+    text = str(value) if value != "" else "''"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def interpolation(error: BaseException) -> str | None:
+    """The sentence for a failed ``${...}``; None when ``error`` is something else."""
+    if not type(error).__module__.startswith("omegaconf"):
+        return None
+    key = re.search(r"full_key: (\S+)", str(error))
+    first = str(error).splitlines()[0]
+    name = re.search(r"Interpolation key '([^']+)' not found", first)
+    where = f"{key[1]}: " if key else ""
+    if name:
+        return f"{where}${{{name[1]}}} names no setting; keys start at the config's root, as in ${{model.init_args.q}}"
+    return f"{where}{first}"
+
+
+def raised_by_jqlight(error: BaseException) -> JQLightError | None:
+    """The error of jqlight's own that ``error`` was caused by; None when there is none."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, JQLightError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None

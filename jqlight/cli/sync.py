@@ -1,0 +1,51 @@
+"""``jqlight sync RUN_DIR``: upload to MLflow what a run could not, whether the run has ended or was killed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jqlight.cli.arguments import CommandParser
+from jqlight.errors import ConfigError, JQLightError
+from jqlight.tracking.journal import Journal, read_record
+
+
+class StoreError(JQLightError, RuntimeError):
+    """An MLflow store that cannot be reached or refuses what is sent."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Upload what is missing of each run; 0 when everything is in MLflow."""
+    parser = CommandParser("sync", "Upload to MLflow what is in runs' folders and not yet there.")
+    parser.add_argument("run_dir", nargs="+", type=Path, help="folder of a run (it holds run.json)")
+    parser.add_argument("--store", help="MLflow tracking URI; default: the one the run was logged to")
+    options = parser.parse_args(argv)
+    for folder in options.run_dir:
+        print(sync(folder, options.store))
+    return 0
+
+
+def sync(folder: Path, store: str | None = None) -> str:
+    """Bring MLflow up to date with one run's folder; the sentence that says what was uploaded.
+
+    Raises:
+        ConfigError: the folder is no run's.
+        StoreError: MLflow cannot be reached or refuses; what was sent so far stays.
+    """
+    from jqlight.tracking.mlflow import Uploader, quick_timeouts, reason, store_errors
+
+    if not read_record(folder):
+        raise ConfigError(f"{folder} is no run's folder: it has no run.json")
+    quick_timeouts()
+    journal = Journal(folder)
+    if store and store != journal.record.get("tracking_uri"):
+        journal.forget_upload()
+        journal.update(tracking_uri=store)
+    uploader = Uploader(journal)
+    rows = uploader.missing()
+    try:
+        uploader.push()
+    except store_errors() as error:
+        raise StoreError(
+            f"MLflow at {journal.record['tracking_uri']} cannot be used ({reason(error)}); start it or give another "
+            "with --store; nothing is lost"
+        ) from error
+    return f"{folder}: {rows} metric lines uploaded, run {journal.record['run_id']} is complete in MLflow"

@@ -1,0 +1,196 @@
+"""Runs read back from MLflow: all that a comparison knows about them.
+
+Nothing here reads a run's folder or checkpoints, so a comparison works as long as the store does.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from jqlight.errors import ConfigError
+from jqlight.tracking.mlflow import quick_timeouts
+
+PARENT_TAG = "mlflow.parentRunId"
+SWEEP_TAG = "jqlight.sweep"
+"""Tag of a sweep's parent run: the sweep's name."""
+SWEEP_FILE = "sweep.yaml"
+"""Artifact of a sweep's parent run: the sweep file as it was run."""
+
+_PAGE = 1000
+# A comparison waits for its answers, unlike a run: the server may be busy with the runs that are compared.
+_PATIENCE_SECONDS = 60
+_READERS = 4
+_ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed")
+
+Curve = list[tuple[int, float]]
+"""(step, value), ordered by step, one value a step."""
+Keys = Callable[[Iterable[str]], list[str]]
+"""Chooses among a run's metric keys."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of the store."""
+
+    run_id: str
+    name: str
+    status: str
+    """MLflow's: RUNNING, FINISHED, FAILED or KILLED."""
+    start: int
+    """Milliseconds since 1970."""
+    estimator: str
+    q: str
+    """A number, or a commitment's own spelling such as ``splice(0.05)``; empty for an estimator without q."""
+    benchmark: str
+    scenario: str
+    seed: str
+    params: Mapping[str, str] = field(repr=False)
+    tags: Mapping[str, str] = field(repr=False)
+    last: Mapping[str, float] = field(repr=False)
+    """Newest value of each metric."""
+    curves: Mapping[str, Curve] = field(default_factory=dict, repr=False)
+
+    def curve(self, key: str) -> Curve:
+        """Values of metric ``key``; empty when the run has none."""
+        return self.curves.get(key, [])
+
+
+def store_uri(given: str | None = None, runs: Path = Path("runs")) -> str:
+    """Tracking URI of the store: ``given``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the runs folder.
+
+    A sqlite path is made absolute, so that the URI means the same in every process; a bare file name ending in ``.db``
+    is a sqlite path.
+    """
+    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}"
+    if uri.endswith(".db") and "://" not in uri:
+        uri = f"sqlite:///{uri}"
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return uri
+
+
+def open_store(uri: str, *, must_exist: bool = False) -> MlflowClient:
+    """Client of the store at ``uri``; no connection is made yet.
+
+    Raises:
+        ConfigError: ``must_exist`` and there is no such sqlite file.
+    """
+    quick_timeouts(_PATIENCE_SECONDS)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    file = Path(uri.removeprefix("sqlite:///"))
+    if must_exist and uri.startswith("sqlite:///") and not file.exists():
+        raise ConfigError(f"--store: there is no MLflow store at {file}; give --store or set MLFLOW_TRACKING_URI")
+    return MlflowClient(tracking_uri=uri)
+
+
+def find_parents(client: MlflowClient, experiment: str) -> list[Run]:
+    """The sweeps of an experiment, newest first; of sweeps with one name, the newest. Empty when it holds none.
+
+    Raises:
+        ConfigError: the store has no such experiment.
+    """
+    found = client.search_runs([_experiment_id(client, experiment)], f"tags.`{SWEEP_TAG}` != ''", max_results=_PAGE)
+    newest: dict[str, Run] = {}
+    for run in found:  # MLflow's order is newest first
+        newest.setdefault(run.data.tags[SWEEP_TAG], run)
+    return list(newest.values())
+
+
+def get_parent(client: MlflowClient, run_id: str) -> Run:
+    """The run with this id.
+
+    Raises:
+        ConfigError: the store has no such run.
+    """
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise ConfigError(f"--parent: given {run_id}, the store has no such run") from error
+
+
+def child_records(client: MlflowClient, parents: Iterable[Run], keys: Keys) -> list[RunRecord]:
+    """The points of sweeps; of a point that was run again, the newest run.
+
+    Args:
+        client: of the store.
+        parents: the sweeps' parent runs.
+        keys: of a run's metrics, those whose history is read.
+    """
+    newest: dict[tuple[str, str], Run] = {}
+    for parent in parents:
+        query = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'"
+        for run in sorted(_search(client, parent.info.experiment_id, query), key=lambda run: run.info.start_time):
+            newest[parent.info.run_id, run.info.run_name or run.info.run_id] = run
+    return _records(client, list(newest.values()), keys)
+
+
+def single_records(client: MlflowClient, experiment: str, keys: Keys) -> list[RunRecord]:
+    """The runs of an experiment that belong to no sweep.
+
+    Raises:
+        ConfigError: the store has no such experiment, or it has no such run.
+    """
+    runs = _search(client, _experiment_id(client, experiment), "")
+    alone = [run for run in runs if not {PARENT_TAG, SWEEP_TAG} & set(run.data.tags)]
+    if not alone:
+        raise ConfigError(f"--experiment: {experiment} holds no runs; start some with jqlight sweep or jqlight fit")
+    return _records(client, alone, keys)
+
+
+def record(client: MlflowClient, run: Run, metrics: Iterable[str]) -> RunRecord:
+    """What the store knows about one run, with the curves of ``metrics`` that it has."""
+    params, tags = run.data.params, run.data.tags
+    known = {name: tags.get(name, params.get(name, "")) for name in _ATTRIBUTES}
+    curves = {key: _curve(client, run.info.run_id, key) for key in metrics if key in run.data.metrics}
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        start=run.info.start_time,
+        estimator=known["estimator"].rsplit(".", 1)[-1],
+        q=known["q"],
+        benchmark=known["benchmark"].rsplit(".", 1)[-1],
+        scenario=known["scenario"],
+        seed=known["seed"],
+        params=params,
+        tags=tags,
+        last=run.data.metrics,
+        curves=curves,
+    )
+
+
+def _records(client: MlflowClient, runs: list[Run], keys: Keys) -> list[RunRecord]:
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda run: record(client, run, keys(run.data.metrics)), runs))
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        names = ", ".join(sorted(entry.name for entry in client.search_experiments())) or "none"
+        raise ConfigError(f"--experiment: given {name}, the store has {names}")
+    return str(found.experiment_id)
+
+
+def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
+    found: list[Run] = []
+    token: str | None = None
+    while token is None or token:
+        page = client.search_runs([experiment_id], query, max_results=_PAGE, page_token=token)
+        found += page
+        token = page.token or ""
+    return found
+
+
+def _curve(client: MlflowClient, run_id: str, key: str) -> Curve:
+    # A resumed run logs the steps after its checkpoint a second time: the later value counts.
+    history = sorted(client.get_metric_history(run_id, key), key=lambda metric: (metric.step, metric.timestamp))
+    return list({metric.step: (metric.step, metric.value) for metric in history}.values())

@@ -1,0 +1,94 @@
+"""What it takes to run vLLM engines in a process that belongs to somebody else: environment, ranks, shutdown."""
+
+import os
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from jqlight.errors import EngineError
+from jqlight.sampling.vllm.isolation import preserved_environ, preserved_rng, preserved_threads, quiet
+
+# The engine must run in this process (weights are handed over in memory) and tell nobody about it.
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
+# One torch.compile in vLLM's log-prob code escapes enforce_eager and costs 2 to 12 s on the first call on a CPU.
+NO_COMPILATION = {"TORCHDYNAMO_DISABLE": "1"}
+LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
+
+
+@contextmanager
+def hosted(*, compiles: bool) -> Iterator[dict[str, Any]]:
+    """A block in which vLLM may be imported and started without leaving traces; gives further ``LLM`` arguments.
+
+    It is silent unless the user has set ``VLLM_LOGGING_LEVEL``. In a run of several processes every rank starts an
+    engine of its own within the trainer's process group, on the trainer's GPU.
+    """
+    os.environ.update(ENVIRONMENT)
+    temporary = {} if compiles else dict(NO_COMPILATION)
+    silent = LOGGING_LEVEL not in os.environ
+    if silent:
+        temporary[LOGGING_LEVEL] = "WARNING"
+    arguments: dict[str, Any] = {}
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        arguments["distributed_executor_backend"] = "external_launcher"
+        rank = torch.distributed.get_rank()
+        local_rank = torch.cuda.current_device() if torch.cuda.is_available() else rank
+        temporary |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank)}
+    noise = quiet() if silent else nullcontext()
+    with preserved_environ("VLLM_", temporary), preserved_rng(), preserved_threads(), noise:
+        yield arguments
+
+
+def assert_world(trainer_world_size: int) -> None:
+    """Check that torch.distributed and the trainer agree on the number of processes.
+
+    An engine that was started before the trainer leaves a process group of one behind, which the trainer would keep:
+    each rank would train a model of its own. Start engines in ``LightningModule.setup()``.
+
+    Raises:
+        EngineError: they differ.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    found = distributed.get_world_size()
+    if found != trainer_world_size:
+        raise EngineError(
+            f"torch.distributed runs with {found} process(es) but the trainer with {trainer_world_size}: a sampling "
+            "engine was started before the trainer; start it in LightningModule.setup(), once per process"
+        )
+
+
+class Running:
+    """The engines of this process, which share vLLM's distributed state.
+
+    vLLM's own shutdown, also run when an engine is garbage, destroys every process group: those of other engines, and
+    the trainer's. Here they are destroyed with the last engine, and only if an engine created them.
+    """
+
+    count = 0
+    owns_groups = False
+
+    @classmethod
+    def add(cls, engine: object, client: Any) -> Any:
+        """Count ``engine`` in; returns the function that shuts it down, once, at the latest when Python exits."""
+        client._finalizer.detach()
+        cls.count += 1
+        return weakref.finalize(engine, cls._remove, client.engine_core)
+
+    @classmethod
+    def _remove(cls, core: Any) -> None:
+        module: Any = sys.modules[type(core).__module__]
+        clean_up = module.cleanup_dist_env_and_memory
+        module.cleanup_dist_env_and_memory = lambda: None
+        try:
+            core.shutdown()
+        finally:
+            module.cleanup_dist_env_and_memory = clean_up
+        cls.count -= 1
+        if cls.count == 0 and cls.owns_groups:
+            clean_up()
+            cls.owns_groups = False

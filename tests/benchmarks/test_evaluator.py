@@ -1,0 +1,92 @@
+"""The evaluator: names, values and rows of one table of hand-made samples."""
+
+import pytest
+import torch
+
+from jqlight.benchmarks import Example
+from jqlight.benchmarks.evaluator import Evaluator
+from jqlight.metrics.verifiers import exact_match, on_answer, substring_match, token_f1
+
+EXAMPLES = [
+    Example("q1", "1+1?", (1,), "2", (2,), ("2",)),
+    Example("q2", "Capital?", (1,), "Paris", (2,), ("Paris", "City of Paris")),
+]
+ANSWERS = [["2", "it is 2", "2", "3"], ["paris", "City of Paris", "", "London"]]
+
+
+def evaluator(k=4):
+    return Evaluator({"": on_answer(substring_match), "exact_": exact_match, "f1_": token_f1}, k)
+
+
+def test_values_by_hand():
+    result = evaluator()
+    result.update(EXAMPLES, ANSWERS)
+    values = {name: value.item() for name, value in result.compute().items()}
+    assert values == pytest.approx(
+        {
+            "pass_at_1": (3 / 4 + 1 / 4) / 2,
+            "pass_at_4": 1.0,
+            "maj_at_4": (1 + 1 / 3) / 2,  # q2: three answers tie, one of them holds the gold
+            "exact_pass_at_1": (2 / 4 + 1 / 4) / 2,
+            "exact_pass_at_4": 1.0,
+            "exact_maj_at_4": (1 + 1 / 3) / 2,
+            "f1_pass_at_1": (3 / 4 + 2 / 4) / 2,
+            "f1_pass_at_4": 1.0,
+            "f1_maj_at_4": (1 + 2 / 3) / 2,
+            "f1": ((1 + 1 / 2 + 1 + 0) / 4 + (1 + 1 + 0 + 0) / 4) / 2,
+            "tie_rate": 1 / 2,
+            "unanswered_rate": 1 / 8,
+        }
+    )
+
+
+def test_one_sample_has_one_pass_rate():
+    assert [name for name in evaluator(1).metrics if name.startswith("pass")] == ["pass_at_1"]
+
+
+def test_rows_are_one_per_sample_with_every_verdict():
+    result = evaluator()
+    result.update(EXAMPLES, ANSWERS, [["r1", "r2", "r3", "r4"], ["s1", "s2", "s3", "s4"]])
+    rows = result.rows()
+    assert len(rows) == 8
+    assert rows[5] == {
+        "id": "q2",
+        "sample": 1,
+        "prompt": "Capital?",
+        "rationale": "s2",
+        "answer": "City of Paris",
+        "reference": "Paris",
+        "references": ["Paris", "City of Paris"],
+        "verdicts": {"match": 1.0, "exact": 1.0, "f1": 1.0},
+    }
+    assert rows[1]["verdicts"] == {"match": 1.0, "exact": 0.0, "f1": 0.5}
+
+
+def test_reset_forgets_counts_and_rows():
+    result = evaluator()
+    result.update(EXAMPLES[:1], ANSWERS[:1])
+    result.reset()
+    result.update(EXAMPLES[1:], ANSWERS[1:])
+    assert len(result.rows()) == 4
+    assert result.compute()["exact_pass_at_1"].item() == 0.25
+
+
+def test_the_normaliser_decides_what_votes_together():
+    result = Evaluator({"": exact_match}, 3, lambda answer: answer.strip("."))
+    result.update(EXAMPLES[:1], [["2.", "2.", "3"]])
+    result.update(EXAMPLES[:1], [["2", "2.", "3"]])
+    assert result.compute()["maj_at_3"].item() == (0 + 0.5) / 2
+    assert result.compute()["tie_rate"].item() == 0
+
+
+def test_too_few_answers_is_an_error():
+    with pytest.raises(ValueError, match="draw more samples, or lower k"):
+        evaluator().update(EXAMPLES, [answers[:3] for answers in ANSWERS])
+
+
+def test_nothing_of_it_is_in_a_checkpoint():
+    result = evaluator()
+    result.update(EXAMPLES, ANSWERS)
+    assert not result.state_dict()
+    assert not list(result.parameters())
+    assert result.to(torch.float16).compute()["tie_rate"].dtype == torch.float64

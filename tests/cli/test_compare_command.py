@@ -1,0 +1,95 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from synthetic_runs import Fake, log_run, log_sweep
+
+from jqlight.cli.compare import main
+from jqlight.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with an experiment of two sweeps, and one of single runs."""
+    folder = tmp_path_factory.mktemp("store")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    artifacts = (folder / "artifacts").as_uri()
+    log_sweep(client, [Fake("GARL", "0.75")], experiment="sweeps", name="a", artifacts=artifacts)
+    log_sweep(client, [Fake("PAFT", "0.25")], experiment="sweeps", name="b")
+    alone = client.create_experiment("alone", artifact_location=artifacts)
+    for run in (Fake("GARL", "0.5"), Fake("GRPO", middle=None)):
+        log_run(client, alone, run)
+    return folder / "mlflow.db", client
+
+
+def test_experiment_compares_all_its_sweeps_and_the_newest_parent_keeps_the_report(store, tmp_path, capsys):
+    path, client = store
+    assert main(["--experiment", "sweeps", "--store", str(path), "--out", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "GARL q=0.75" in output
+    assert "PAFT q=0.25" in output
+    assert f"report: {tmp_path}/report.html" in output
+    experiment = client.get_experiment_by_name("sweeps").experiment_id
+    parents = {
+        run.info.run_name: run.info.run_id for run in client.search_runs([experiment], "tags.`jqlight.sweep` != ''")
+    }
+    assert [entry.path for entry in client.list_artifacts(parents["b"])] == ["comparison"]
+    assert client.list_artifacts(parents["a"]) == []
+
+
+def test_runs_without_a_sweep_are_compared_too(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--experiment", "alone", "--store", str(store[0])]) == 0
+    output = capsys.readouterr().out
+    assert "GARL q=0.5" in output
+    assert "GRPO" in output
+    assert Path("runs/comparisons/alone/report.html").exists()
+
+
+def test_store_comes_from_the_environment(store, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store[0]}")
+    assert main(["--experiment", "alone", "--out", str(tmp_path)]) == 0
+    assert "GARL q=0.5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --experiment --parent is required"),
+        (["--experiment", "x", "--parent", "y"], "not allowed with"),
+        (["--experiment", "x"], "--experiment: given x, the store has "),
+        (["--parent", "0" * 32], "--parent: given 0000"),
+    ],
+)
+def test_mistakes_are_one_sentence(store, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        main([*arguments, "--store", str(store[0])])
+
+
+def test_missing_store_is_named_and_not_made(tmp_path):
+    with pytest.raises(ConfigError, match="there is no MLflow store at"):
+        main(["--experiment", "x", "--store", str(tmp_path / "none.db")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_narrow_terminal_says_which_columns_it_leaves_out(store, tmp_path):
+    controller, terminal = os.openpty()
+    environment = {**os.environ, "COLUMNS": "60", "LINES": "40", "TERM": "dumb"}
+    command = [sys.executable, "-m", "jqlight", "compare", "--experiment", "alone", "--store", str(store[0])]
+    process = subprocess.Popen([*command, "--out", str(tmp_path)], stdout=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            part = os.read(controller, 65536)
+        except OSError:  # the other end is closed
+            break
+        shown += part
+    assert process.wait(60) == 0
+    lines = shown.decode().replace("\r", "").splitlines()
+    assert max(map(len, lines[:5])) <= 60
+    assert "not shown for lack of room" in shown.decode()
+    assert "minutes" in "".join(lines[3:6])

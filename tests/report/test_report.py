@@ -1,0 +1,171 @@
+import re
+import shutil
+
+import mlflow
+import pytest
+from synthetic_runs import Fake, log_sweep
+
+from jqlight.cli.compare import main
+from jqlight.errors import ConfigError
+from jqlight.report.html import read_report
+from jqlight.report.runs import get_parent
+
+
+def read(client, parent):
+    return read_report(client, "here", parents=[get_parent(client, parent)])
+
+
+SWEEP_FILE = """
+base: <b>.yaml
+published:
+  source: a paper & more
+  rows: [{benchmark: TwoHop, scenario: cold, estimator: GARL, q: 0.75, maj_at_16: 38.3}]
+"""
+RUNS = [Fake("GARL", "0.75", seed) for seed in (0, 1)] + [Fake("GARL", "splice(0.05)"), Fake("GRPO", middle=None)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    parent = log_sweep(client, RUNS, sweep_file=SWEEP_FILE, artifacts=(folder / "artifacts").as_uri())
+    return folder, client, parent
+
+
+@pytest.fixture(scope="module")
+def report(store):
+    folder, client, parent = store
+    return read_report(client, f"sqlite:///{folder}/mlflow.db", parents=[get_parent(client, parent)])
+
+
+def test_report_is_one_page_that_needs_no_network(report):
+    page = report.html()
+    assert not re.findall(r"https?://|<script|<link|@import|url\(", page)
+    sources = re.findall(r'<img alt="[^"]+" src="([^"]{30})', page)
+    assert len(sources) == 4
+    assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
+    assert page.count("<table>") == page.count("</table>") == 3
+
+
+def test_report_says_what_its_numbers_are(report):
+    page = report.html()
+    assert "running mean of train/success over 5 steps reaches 0.1" in page
+    assert "a paper &amp; more" in page
+    assert "made_up" in page
+    assert all(outcome.record.run_id in page for row in report.comparison.rows for outcome in row.outcomes)
+
+
+def test_runs_that_have_not_finished_are_named(store, tmp_path):
+    client = store[1]
+    runs = [Fake("GARL", "1", 0), Fake("GARL", "1", 1)]
+    parent = log_sweep(client, runs, experiment="unfinished", artifacts=tmp_path.as_uri())
+    assert not read(client, parent).notes()[0].startswith("Not finished")
+    experiment = client.get_experiment_by_name("unfinished").experiment_id
+    (run,) = client.search_runs([experiment], "attributes.run_name = 'GARL-q1-seed1'")
+    client.update_run(run.info.run_id, status="RUNNING")
+    note = "Not finished, and counted with what they have so far: GARL-q1-seed1 (running)."
+    assert read(client, parent).notes()[0] == note
+    assert note in read(client, parent).html()
+
+
+def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_path, monkeypatch):
+    from jqlight.tracking import figures
+
+    client = store[1]
+    parent = log_sweep(client, [], experiment="marks", artifacts=tmp_path.as_uri())
+    tags = {"mlflow.parentRunId": parent, "estimator": "GARL", "q": "1"}
+    experiment = client.get_experiment_by_name("marks").experiment_id
+    run_id = client.create_run(experiment, run_name="p", tags=tags).info.run_id
+    for step, value in ((1, 0.0), (2, 1e-7), (3, 0.0), (4, 0.5)):
+        client.log_metric(run_id, "train/max_amplified_advantage", value, step=step)
+        client.log_metric(run_id, "train/log_success", -5.0, step=step)
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(read(client, parent).comparison)
+    (marks,) = drawn[0].axes[1].get_lines()
+    assert list(marks.get_xdata()) == [2, 4]
+    assert drawn[0].axes[1].get_yscale() == "log"
+
+
+def test_place_without_validations_yet_says_so_beside_one_that_has_them(store, tmp_path, monkeypatch):
+    from jqlight.tracking import figures
+
+    client = store[1]
+    parent = log_sweep(client, [Fake("GARL", "1")], experiment="begun", artifacts=tmp_path.as_uri())
+    tags = {"mlflow.parentRunId": parent, "estimator": "GARL", "q": "1", "benchmark": "FinQA", "scenario": "warm"}
+    experiment = client.get_experiment_by_name("begun").experiment_id
+    run_id = client.create_run(experiment, run_name="p", tags=tags).info.run_id
+    client.log_metric(run_id, "train/log_success", -5.0, step=7)
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(read(client, parent).comparison)
+    texts = {panel.get_title(): [text.get_text() for text in panel.texts] for panel in drawn[1].axes}
+    assert texts == {"TwoHop, cold": [], "FinQA, warm": ["no values"]}
+    assert all(panel.get_xlim()[0] == 0 for panel in drawn[2].axes[::2])
+
+
+def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(report, monkeypatch):
+    from jqlight.tracking import figures
+
+    drawn = []
+    png = figures._png
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or png(figure))
+    names = [picture.name for picture in figures.pictures(report.comparison)]
+    assert names == ["q", "validation", "cold_start", "cost"]
+    axes = [axes for figure in drawn for axes in figure.axes]
+    assert all(panel.get_xlabel() for panel in axes)
+    labels = {panel.get_ylabel() for panel in axes}
+    assert {"validation maj@16 (share)", "mean log P(answer) (nats)"} <= labels
+    assert "training time per run (minutes)" in {panel.get_xlabel() for panel in axes}
+    curves = [line for line in drawn[1].axes[0].get_lines() if not line.get_label().startswith("_")]
+    assert len({(line.get_marker(), line.get_linestyle()) for line in curves}) == len(curves) == 3
+
+
+def test_escape_marks_stand_on_the_curve_at_the_escape_step(report, monkeypatch):
+    from jqlight.tracking import figures
+
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(report.comparison)
+    marks = [line for line in drawn[2].axes[0].get_lines() if line.get_marker() == "v" and len(line.get_xdata()) == 1]
+    escaped = [row for row in report.comparison.rows if row.spread("escape").n]
+    assert [line.get_xdata()[0] for line in marks] == [round(row.spread("escape").mean) for row in escaped]
+    assert len(marks) == 2  # GRPO never escapes
+
+
+def test_q_figure_places_numbers_commitments_and_methods_without_q(report, monkeypatch):
+    from jqlight.tracking import figures
+
+    drawn = []
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
+    figures.pictures(report.comparison)
+    panel = drawn[0].axes[0]
+    ticks = {label.get_text(): place for label, place in zip(panel.get_xticklabels(), panel.get_xticks())}
+    assert ticks["0.75"] == 0.75
+    assert ticks["splice(0.05)"] > 1
+    assert {"GARL", "GRPO (no q)"} == set(panel.get_legend_handles_labels()[1])
+
+
+def test_compare_needs_neither_run_folders_nor_checkpoints_nor_artifacts(store, tmp_path, capsys, monkeypatch):
+    folder, _, parent = store
+    copy = tmp_path / "elsewhere.db"
+    shutil.copy(folder / "mlflow.db", copy)
+    shutil.rmtree(folder / "artifacts")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--parent", parent, "--store", str(copy), "--out", "out"]) == 0
+    output = capsys.readouterr().out
+    assert "GARL q=0.75" in output
+    assert "published" not in output  # the sweep file was an artifact
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"report.html", "summary.md", "runs.md", "q.png", "validation.png", "cold_start.png", "cost.png"}
+
+
+def test_runs_without_any_metric_make_a_report_without_figures(store, tmp_path):
+    client = store[1]
+    experiment = client.create_experiment("fresh", artifact_location=tmp_path.as_uri())
+    parent = client.create_run(experiment, run_name="s", tags={"jqlight.sweep": "s"})
+    with pytest.raises(ConfigError, match="sweep s: no point has started yet"):
+        read_report(client, "here", parents=[parent])
+    client.create_run(experiment, run_name="p", tags={"mlflow.parentRunId": parent.info.run_id, "estimator": "GARL"})
+    page = read_report(client, "here", parents=[parent]).html()
+    assert "nothing to draw yet" in page
