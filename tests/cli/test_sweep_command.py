@@ -6,15 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import mlflow
 import pytest
+from sweep_fixtures import FAKE_FIT
 
 from jqlight.cli.sweep import main
 from jqlight.errors import ConfigError
 
-FAKE_FIT = Path(__file__).parent / "fake_fit.py"
 DRIVER = f"""
 import sys
 from jqlight.cli import sweep
