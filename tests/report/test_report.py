@@ -69,7 +69,7 @@ def test_runs_that_have_not_finished_are_named(store, tmp_path):
 
 
 def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_path, monkeypatch):
-    from jqlight.tracking import figures
+    from jqlight.report import figures
 
     client = store[1]
     parent = log_sweep(client, [], experiment="marks", artifacts=tmp_path.as_uri())
@@ -88,7 +88,7 @@ def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_pat
 
 
 def test_place_without_validations_yet_says_so_beside_one_that_has_them(store, tmp_path, monkeypatch):
-    from jqlight.tracking import figures
+    from jqlight.report import figures
 
     client = store[1]
     parent = log_sweep(client, [Fake("GARL", "1")], experiment="begun", artifacts=tmp_path.as_uri())
@@ -105,7 +105,7 @@ def test_place_without_validations_yet_says_so_beside_one_that_has_them(store, t
 
 
 def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(report, monkeypatch):
-    from jqlight.tracking import figures
+    from jqlight.report import figures
 
     drawn = []
     png = figures._png
@@ -122,7 +122,7 @@ def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(repo
 
 
 def test_escape_marks_stand_on_the_curve_at_the_escape_step(report, monkeypatch):
-    from jqlight.tracking import figures
+    from jqlight.report import figures
 
     drawn = []
     monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
@@ -134,7 +134,7 @@ def test_escape_marks_stand_on_the_curve_at_the_escape_step(report, monkeypatch)
 
 
 def test_q_figure_places_numbers_commitments_and_methods_without_q(report, monkeypatch):
-    from jqlight.tracking import figures
+    from jqlight.report import figures
 
     drawn = []
     monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")

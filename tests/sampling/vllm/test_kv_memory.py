@@ -45,4 +45,4 @@ def test_the_setting_wins(plenty):
 
 
 def test_free_memory_is_measured():
-    assert 1 << 20 < cache.free_bytes() < 1 << 50
+    assert 1 << 20 < cache.free_memory() < 1 << 50
