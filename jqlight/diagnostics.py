@@ -6,6 +6,7 @@ whose log-weights are all -inf are counted by ``dead_groups`` and left out of ev
 
 import math
 from collections import deque
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +114,7 @@ class EscapeMonitor:
             "collapsed": self.collapsed,
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict``."""
         self.recent = deque(state["recent"], maxlen=self.window)
         self.best, self.escape_step, self.collapsed = state["best"], state["escape_step"], state["collapsed"]

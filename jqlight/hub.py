@@ -10,7 +10,9 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.utils import HFValidationError, build_hf_headers, validate_repo_id
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._validators import validate_repo_id
 
 from jqlight.errors import ConfigError, HubError
 
@@ -92,7 +94,8 @@ def load_rows(name: str, config: str | None, split: str) -> Iterable[dict[str, A
     online = not constants.HF_HUB_OFFLINE and reachable(f"{constants.ENDPOINT}/api/datasets/{name}")
     with _offline(not online):
         try:
-            return datasets.load_dataset(name, config, split=split)
+            rows: Iterable[dict[str, Any]] = datasets.load_dataset(name, config, split=split)
+            return rows
         except (OSError, ValueError) as error:
             state = "cannot be read from the hub" if online else "is not cached and the hub cannot be reached"
             raise HubError(f"data.path: not given, and {name} {state}; {DATA_WAYS_ON} ({error})") from error

@@ -71,7 +71,7 @@ class TokenFormat:
         for anchor in (self.thinking.end, "", "\n"):
             head = self.tokenizer.encode(anchor, add_special_tokens=False)
             joint = self.tokenizer.encode(anchor + tail, add_special_tokens=False)
-            ids = joint[len(head) :]
+            ids: list[int] = joint[len(head) :]
             if joint[: len(head)] == head and self.decode([*self.end_ids, *ids]) == wanted:
                 return ids
         return list(self.tokenizer.encode(tail, add_special_tokens=False))

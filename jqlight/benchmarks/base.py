@@ -7,7 +7,7 @@ answer); subsets, tokens, dropped records and loaders are here.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning import LightningDataModule
@@ -196,7 +196,7 @@ class Benchmark(LightningDataModule):
         """Batches of test examples."""
         return self.test_dataloader()
 
-    def transfer_batch_to_device(self, batch: list, device: torch.device, dataloader_idx: int) -> list:
+    def transfer_batch_to_device(self, batch: list[Any], device: torch.device, dataloader_idx: int) -> list[Any]:
         """The batch as it is: examples are token ids in lists, and only the policy makes tensors of them."""
         return batch
 

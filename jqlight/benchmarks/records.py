@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jqlight import hub
 from jqlight.errors import ConfigError, DataError
 from jqlight.files import stable_hash
+
+_T = TypeVar("_T")
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -67,7 +69,7 @@ class Record(dict[str, Any]):
         """
         return Record(self._typed(key, dict, "an object"), f"{self.where}, field '{key}'")
 
-    def _typed(self, key: str, kind: type, name: str) -> Any:
+    def _typed(self, key: str, kind: type[_T], name: str) -> _T:
         value = self[key]
         if not isinstance(value, kind):
             raise DataError(f"{self.where}: field '{key}' must be {name}, given {_short(value)}")

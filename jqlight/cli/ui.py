@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError
@@ -83,7 +84,7 @@ def server_command(store: str, port: int) -> list[str]:
     ]
 
 
-def page(server: str, record: dict) -> str:
+def page(server: str, record: dict[str, Any]) -> str:
     """Address of the run's page, or of the list of experiments where no run is known."""
     run, experiment = record.get("run_id"), record.get("experiment_id")
     if run and experiment:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from time import perf_counter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -313,11 +313,11 @@ class Estimator(EvaluationMixin):
                 f"{self.monitor.best:.3g}; the best checkpoint so far is kept."
             )
 
-    def on_save_checkpoint(self, checkpoint: dict) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the escape monitor, so that a resumed run reports the same escape step."""
         checkpoint["escape_monitor"] = self.monitor.state_dict()
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the escape monitor back."""
         if "escape_monitor" in checkpoint:
             self.monitor.load_state_dict(checkpoint["escape_monitor"])

@@ -3,6 +3,7 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -109,7 +110,7 @@ class EvaluationMixin(LightningModule, ABC):
         """Sample and verify a batch of test prompts."""
         self._evaluate(batch, "test")
 
-    def predict_step(self, batch: list[Example], batch_idx: int) -> list[dict]:
+    def predict_step(self, batch: list[Example], batch_idx: int) -> list[dict[str, Any]]:
         """Samples of a batch as rows: id, prompt, references, and per sample rationale and answer."""
         decode = self.token_format
         return [

@@ -106,10 +106,12 @@ class Network:
         """Hidden states, or logits where the head is not compact, of at least the ``last`` positions."""
         options: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
         if self.route.compact:
-            return self.model.get_decoder()(input_ids=ids, **options).last_hidden_state
+            states: Tensor = self.model.get_decoder()(input_ids=ids, **options).last_hidden_state
+            return states
         if self._keeps_logits:
             options["logits_to_keep"] = last
-        return self.model(input_ids=ids, **options).logits
+        logits: Tensor = self.model(input_ids=ids, **options).logits
+        return logits
 
     def _pick(self, states: Tensor, targets: Tensor) -> Tensor:
         if self.route.compact:
@@ -126,7 +128,7 @@ class _Recorder(DynamicLayer):
     """Notes the keys and values of one layer. Writing twice is harmless, so that a layer can be recomputed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.noted: tuple[Tensor, ...] = ()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -138,7 +140,7 @@ class _Prefix(DynamicLayer):
     """A prompt's keys and values, the same for every row; what is added behind them is not kept."""
 
     def __init__(self, keys: Tensor, values: Tensor, rows: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._past = (keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,8 @@ def token_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets
         bias: the head's bias, (V,), or None.
         targets: token ids, (N,).
     """
-    return _TokenLogProbs.apply(hidden, weight, bias, targets)
+    log_probs: Tensor = _TokenLogProbs.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
+    return log_probs
 
 
 def log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from jqlight.diagnostics import EscapeMonitor
 from jqlight.report.runs import Curve, RunRecord
@@ -56,7 +57,7 @@ class Setting:
             return self.estimator
         return f"{self.estimator} q={self.q_number:g}" if self.q_number is not None else f"{self.estimator} {self.q}"
 
-    def sort_key(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
         """Place, then estimator in the order of the paper, then q ascending, then commitments by name."""
         order = _ESTIMATORS.index(self.estimator) if self.estimator in _ESTIMATORS else len(_ESTIMATORS)
         number = self.q_number

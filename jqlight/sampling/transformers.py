@@ -90,7 +90,8 @@ def load_frozen(model_path: str, dtype: str) -> PreTrainedModel:
     """The model in evaluation mode, without gradients, on the current GPU or the CPU."""
     model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype))
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    return model.to(device).eval().requires_grad_(False)
+    frozen: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+    return frozen
 
 
 class _Row:
@@ -163,7 +164,8 @@ class _Batch:
             logits_to_keep=1,
             **extra,
         )
-        return output.logits[:, -1]
+        logits: Tensor = output.logits[:, -1]
+        return logits
 
     def _select(self, rows: Sequence[int]) -> None:
         index = torch.tensor(rows, device=self._mask.device)

@@ -34,4 +34,4 @@ def token_bytes(model: PretrainedConfig, dtype: str) -> int:
     text = model.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return 2 * text.num_hidden_layers * heads * size * BYTES[dtype]
+    return int(2 * text.num_hidden_layers * heads * size * BYTES[dtype])
