@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jqlight.report.runs import child_records, find_parents, open_store, store_uri
+from jqlight.report.runs import child_records, find_parents
+from jqlight.tracking.mlflow import open_store, store_uri
 
 SERVER_SECONDS = 120
 PAGE_MILLISECONDS = 30_000

@@ -4,14 +4,15 @@ import argparse
 import re
 from pathlib import Path
 
+from mlflow import MlflowClient
 from rich.console import Console
 
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import JQLightError
 from jqlight.report.html import Report, read_report
-from jqlight.report.runs import find_parents, get_parent, open_store, store_uri
+from jqlight.report.runs import find_parents, get_parent
 from jqlight.report.tables import TextTable
-from jqlight.tracking.mlflow import log, reason, store_errors
+from jqlight.tracking.mlflow import log, open_store, reason, redacted, store_errors, store_uri
 
 _UNLIMITED = 1000
 
@@ -36,11 +37,13 @@ def main(argv: list[str]) -> int:
             parents = find_parents(client, options.experiment)
         report = read_report(client, uri, parents=parents, experiment=options.experiment or "")
     except store_errors() as error:
-        raise JQLightError(f"MLflow at {uri} cannot be read ({reason(error)}); is its server running?") from error
+        raise JQLightError(
+            f"MLflow at {redacted(uri)} cannot be read ({reason(error)}); is its server running?"
+        ) from error
     folder = options.out or Path("runs") / "comparisons" / re.sub(r"[^\w.-]+", "-", report.title)
     present(Console(), report, folder)
     if parents:
-        log_report(report, parents[0].info.run_id, folder)
+        log_report(client, report, parents[0].info.run_id, folder)
     return 0
 
 
@@ -65,10 +68,10 @@ def _print(console: Console, table: TextTable) -> None:
         console.print(f"not shown for lack of room: {', '.join(hidden)}", style="dim", highlight=False)
 
 
-def log_report(report: Report, run_id: str, folder: Path) -> None:
+def log_report(client: MlflowClient, report: Report, run_id: str, folder: Path) -> None:
     """Log the report in ``folder`` to a sweep's parent run; a store that has gone away meanwhile is only a warning."""
     try:
-        report.log(open_store(report.store), run_id, folder)
+        report.log(client, run_id, folder)
     except store_errors() as error:
         log.warning("The report could not be logged to MLflow (%s); it is in %s.", reason(error), folder)
 

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -173,11 +172,10 @@ def check_hub() -> Finding:
 
 def check_mlflow() -> Finding:
     """Whether the store that runs would be logged to can be used."""
-    from jqlight.tracking.logger import default_store
+    from jqlight.tracking.mlflow import reason, redacted, sqlite_path, store_uri
 
-    store = default_store(Path("runs") / "new")
-    if store.startswith("sqlite:"):
-        file = Path(store.removeprefix("sqlite:///"))
+    store = store_uri()
+    if file := sqlite_path(store):
         folder = next(parent for parent in file.parents if parent.exists())
         state: Literal["ok", "warn"] = "ok" if os.access(file if file.exists() else folder, os.W_OK) else "warn"
         return Finding(state, "MLflow", f"{store}" + ("" if state == "ok" else " cannot be written"))
@@ -188,6 +186,8 @@ def check_mlflow() -> Finding:
         answer.raise_for_status()
     except (httpx.HTTPError, OSError, ValueError) as error:
         return Finding(
-            "warn", "MLflow", f"{store} cannot be reached ({error}); runs are kept locally, see jqlight sync"
+            "warn",
+            "MLflow",
+            f"{redacted(store)} cannot be reached ({reason(error)}); runs are kept locally, see jqlight sync",
         )
-    return Finding("ok", "MLflow", f"{store} answers")
+    return Finding("ok", "MLflow", f"{redacted(store)} answers")

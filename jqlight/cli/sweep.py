@@ -141,7 +141,7 @@ def _run(
     launcher = _launcher(options, lock)
     parent = ParentRun(sweep, folder)
     runner = Runner(runs, launcher, _commands(sweep, parent, options), options.jobs)
-    _say(console, f"sweep {sweep.name}: {count_line(runs)}; MLflow {parent.store}, experiment {sweep.experiment}")
+    _say(console, f"sweep {sweep.name}: {count_line(runs)}; MLflow {parent.shown_store}, experiment {sweep.experiment}")
     try:
         with _view(console, runs, options.jobs) as view:
             runner.run(view)
@@ -177,7 +177,8 @@ def _compare(console: Console, parent: "ParentRun", folder: SweepFolder) -> None
     """Show how the points compare; what can go wrong here is not the sweep's failure."""
     from jqlight.cli.compare import log_report, present
     from jqlight.report.html import read_report
-    from jqlight.report.runs import get_parent, open_store
+    from jqlight.report.runs import get_parent
+    from jqlight.tracking.mlflow import open_store
 
     client = open_store(parent.store)
     try:
@@ -186,10 +187,10 @@ def _compare(console: Console, parent: "ParentRun", folder: SweepFolder) -> None
         _say(console, f"no comparison: {error}")
         return
     except store_errors() as error:
-        _say(console, f"no comparison: MLflow at {parent.store} cannot be read ({reason(error)})")
+        _say(console, f"no comparison: MLflow at {parent.shown_store} cannot be read ({reason(error)})")
         return
     present(console, report, folder.path / "comparison")
-    log_report(report, parent.run_id, folder.path / "comparison")
+    log_report(client, report, parent.run_id, folder.path / "comparison")
 
 
 def _launcher(options: argparse.Namespace, lock: int) -> Launcher:

@@ -6,6 +6,8 @@ from pathlib import Path
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.tracking.journal import Journal, read_record
+from jqlight.tracking.mlflow import reason, redacted, same_store, store_errors, store_uri
+from jqlight.tracking.upload import Uploader
 
 
 class StoreError(JQLightError, RuntimeError):
@@ -30,22 +32,22 @@ def sync(folder: Path, store: str | None = None) -> str:
         ConfigError: the folder is no run's.
         StoreError: MLflow cannot be reached or refuses; what was sent so far stays.
     """
-    from jqlight.tracking.mlflow import Uploader, quick_timeouts, reason, store_errors
-
     if not read_record(folder):
         raise ConfigError(f"{folder} is no run's folder: it has no run.json")
-    quick_timeouts()
     journal = Journal(folder)
-    if store and store != journal.record.get("tracking_uri"):
+    if not journal.inside(folder / "run.json"):
+        raise ConfigError(f"{folder} is no run's folder: its run.json is a link that leads out of it")
+    uri = store_uri(store or journal.record["tracking_uri"])
+    if not same_store(uri, journal.record["tracking_uri"]):
         journal.forget_upload()
-        journal.update(tracking_uri=store)
-    uploader = Uploader(journal)
+    journal.update(tracking_uri=redacted(uri))
+    uploader = Uploader(journal, uri)
     rows = uploader.missing()
     try:
         uploader.push()
     except store_errors() as error:
         raise StoreError(
-            f"MLflow at {journal.record['tracking_uri']} cannot be used ({reason(error)}); start it or give another "
+            f"MLflow at {redacted(uri)} cannot be used ({reason(error)}); start it or give another "
             "with --store; nothing is lost"
         ) from error
     return f"{folder}: {rows} metric lines uploaded, run {journal.record['run_id']} is complete in MLflow"

@@ -1,6 +1,7 @@
 """``jqlight ui``: MLflow's pages on the store of a run, on this machine only."""
 
 import os
+import re
 import shlex
 import socket
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError
 from jqlight.tracking.journal import read_record
+from jqlight.tracking.mlflow import STORE_VARIABLE, artifact_location, redacted, store_uri
 
 HOST = "127.0.0.1"
 
@@ -28,22 +30,25 @@ def main(argv: Sequence[str]) -> int:
     if store.startswith("http"):
         print(page(store, record))
         return 0
-    command = server_command(store, options.port)
     if options.show:
-        print(shlex.join(command))
+        print(shlex.join(server_command(redacted(store), options.port)))
         return 0
     if in_use(options.port):
         raise ConfigError(
             f"--port: given {options.port}, which is in use on this machine; give another, as in "
             f"--port {options.port + 1}"
         )
-    print(f"MLflow of {store}\n\n    {page(f'http://{HOST}:{options.port}', record)}\n\nCtrl-C ends it.", flush=True)
-    return become(command)
+    page_here = page(f"http://{HOST}:{options.port}", record)
+    print(f"MLflow of {redacted(store)}\n\n    {page_here}\n\nCtrl-C ends it.", flush=True)
+    return exec_server(server_command(store, options.port, hidden=True), store)
 
 
-def become(command: list[str]) -> int:
-    """Exit code of MLflow's server, which takes this process's place, so that Ctrl-C and kill reach it."""
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+def exec_server(command: list[str], store: str) -> int:
+    """Exit code of MLflow's server, which takes this process's place, so that Ctrl-C and kill reach it.
+
+    The store goes through the environment: a command line, with the password in it, is for everyone to see.
+    """
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": store}
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)
 
 
@@ -53,39 +58,26 @@ def find_store(folder: Path, given: str | None) -> str:
     Raises:
         ConfigError: there is none.
     """
-    if given:
-        return given if "://" in given else f"sqlite:///{Path(given).absolute()}"
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        return os.environ["MLFLOW_TRACKING_URI"]
-    if recorded := read_record(folder).get("tracking_uri"):
-        return str(recorded)
-    for place in (folder, folder.parent):
-        if (place / "mlflow.db").is_file():
-            return f"sqlite:///{(place / 'mlflow.db').absolute()}"
-    raise ConfigError(f"no MLflow store in {folder}; give a run's folder, or --store URI")
+    recorded = read_record(folder).get("tracking_uri")
+    if not (given or recorded or os.environ.get(STORE_VARIABLE)):
+        found = [parent for parent in (folder, folder.parent) if (parent / "mlflow.db").is_file()]
+        if not found:
+            raise ConfigError(f"no MLflow store in {folder}; give a run's folder, or --store URI")
+        return store_uri(runs=found[0])
+    return store_uri(given, recorded=recorded)
 
 
-def server_command(store: str, port: int) -> list[str]:
-    """The command that serves ``store``; its first word is MLflow's program."""
-    artifacts = (Path(store.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-    return [
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        store,
-        "--default-artifact-root",
-        artifacts,
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+def server_command(store: str, port: int, *, hidden: bool = False) -> list[str]:
+    """The command that serves ``store``, or with ``hidden`` the environment's; its first word is MLflow's program."""
+    command = ["mlflow", "server", *([] if hidden else ["--backend-store-uri", store])]
+    if artifacts := artifact_location(store):
+        command += ["--default-artifact-root", artifacts]
+    return [*command, "--host", HOST, "--port", str(port), "--workers", "1"]
 
 
 def page(server: str, record: dict[str, Any]) -> str:
     """Address of the run's page, or of the list of experiments where no run is known."""
+    server = re.sub("//[^/@]*@", "//", server)  # a browser asks for name and password itself
     run, experiment = record.get("run_id"), record.get("experiment_id")
     if run and experiment:
         return f"{server}/#/experiments/{experiment}/runs/{run}"

@@ -20,6 +20,7 @@ from jqlight.report.figures import Picture, pictures
 from jqlight.report.published import Beside, beside, read_published
 from jqlight.report.runs import SWEEP_FILE, child_records, single_records
 from jqlight.report.tables import TextTable, published_table, run_table, summary_table
+from jqlight.tracking.mlflow import redacted
 
 ARTIFACTS = "comparison"
 """Artifact folder of the parent run."""
@@ -127,7 +128,7 @@ class Report:
     def _origin(self) -> str:
         sweeps = f"Sweeps: {', '.join(self.sweeps)}. " if self.sweeps else ""
         runs = sum(len(row.outcomes) for row in self.comparison.rows)
-        return f"{sweeps}{runs} runs. Store: {self.store}. Written {time.strftime('%Y-%m-%d %H:%M')}."
+        return f"{sweeps}{runs} runs. Store: {redacted(self.store)}. Written {time.strftime('%Y-%m-%d %H:%M')}."
 
 
 def read_report(client: MlflowClient, store: str, *, parents: Sequence[Run] = (), experiment: str = "") -> Report:

@@ -3,29 +3,21 @@
 Nothing here reads a run's folder or checkpoints, so a comparison works as long as the store does.
 """
 
-import logging
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from jqlight.errors import ConfigError
-from jqlight.tracking.mlflow import quick_timeouts
+from jqlight.tracking.mlflow import PARENT_TAG, SWEEP_TAG, find_experiment
 
-PARENT_TAG = "mlflow.parentRunId"
-SWEEP_TAG = "jqlight.sweep"
-"""Tag of a sweep's parent run: the sweep's name."""
 SWEEP_FILE = "sweep.yaml"
 """Artifact of a sweep's parent run: the sweep file as it was run."""
 
 _PAGE = 1000
-# A comparison waits for its answers, unlike a run: the server may be busy with the runs that are compared.
-_PATIENCE_SECONDS = 60
 _READERS = 4
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed")
 
@@ -62,42 +54,13 @@ class RunRecord:
         return self.curves.get(key, [])
 
 
-def store_uri(given: str | None = None, runs: Path = Path("runs")) -> str:
-    """Tracking URI of the store: ``given``, else ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the runs folder.
-
-    A sqlite path is made absolute, so that the URI means the same in every process; a bare file name ending in ``.db``
-    is a sqlite path.
-    """
-    uri = given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs / 'mlflow.db'}"
-    if uri.endswith(".db") and "://" not in uri:
-        uri = f"sqlite:///{uri}"
-    if uri.startswith("sqlite:///"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    return uri
-
-
-def open_store(uri: str, *, must_exist: bool = False) -> MlflowClient:
-    """Client of the store at ``uri``; no connection is made yet.
-
-    Raises:
-        ConfigError: ``must_exist`` and there is no such sqlite file.
-    """
-    quick_timeouts(_PATIENCE_SECONDS)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-    file = Path(uri.removeprefix("sqlite:///"))
-    if must_exist and uri.startswith("sqlite:///") and not file.exists():
-        raise ConfigError(f"--store: there is no MLflow store at {file}; give --store or set MLFLOW_TRACKING_URI")
-    return MlflowClient(tracking_uri=uri)
-
-
 def find_parents(client: MlflowClient, experiment: str) -> list[Run]:
     """The sweeps of an experiment, newest first; of sweeps with one name, the newest. Empty when it holds none.
 
     Raises:
         ConfigError: the store has no such experiment.
     """
-    found = client.search_runs([_experiment_id(client, experiment)], f"tags.`{SWEEP_TAG}` != ''", max_results=_PAGE)
+    found = client.search_runs([find_experiment(client, experiment)], f"tags.`{SWEEP_TAG}` != ''", max_results=_PAGE)
     newest: dict[str, Run] = {}
     for run in found:  # MLflow's order is newest first
         newest.setdefault(run.data.tags[SWEEP_TAG], run)
@@ -138,7 +101,7 @@ def single_records(client: MlflowClient, experiment: str, keys: Keys) -> list[Ru
     Raises:
         ConfigError: the store has no such experiment, or it has no such run.
     """
-    runs = _search(client, _experiment_id(client, experiment), "")
+    runs = _search(client, find_experiment(client, experiment), "")
     alone = [run for run in runs if not {PARENT_TAG, SWEEP_TAG} & set(run.data.tags)]
     if not alone:
         raise ConfigError(f"--experiment: {experiment} holds no runs; start some with jqlight sweep or jqlight fit")
@@ -170,14 +133,6 @@ def record(client: MlflowClient, run: Run, metrics: Iterable[str]) -> RunRecord:
 def _records(client: MlflowClient, runs: list[Run], keys: Keys) -> list[RunRecord]:
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(lambda run: record(client, run, keys(run.data.metrics)), runs))
-
-
-def _experiment_id(client: MlflowClient, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        names = ", ".join(sorted(entry.name for entry in client.search_experiments())) or "none"
-        raise ConfigError(f"--experiment: given {name}, the store has {names}")
-    return str(found.experiment_id)
 
 
 def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:

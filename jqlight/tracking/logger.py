@@ -1,4 +1,4 @@
-"""The Lightning logger of a jqlight run: the run's folder first, MLflow from there."""
+"""The Lightning logger of a jqlight run: the run's folder first, MLflow from there, other loggers beside it."""
 
 import math
 import os
@@ -6,7 +6,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,23 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from jqlight.tracking.journal import Journal, read_record
-from jqlight.tracking.mlflow import PARENT_TAG, BackgroundUpload, Uploader, log, quick_timeouts, reason
+from jqlight.tracking.mlflow import (
+    PARENT_TAG,
+    PARENT_VARIABLE,
+    log,
+    prepare_client,
+    reason,
+    redacted,
+    same_store,
+    store_uri,
+)
+from jqlight.tracking.upload import UPLOAD_TIMEOUT_S, BackgroundUpload, Uploader
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # Seconds that an interrupted run still spends on its upload: who stops a run has no time for more.
-_HURRY = 10.0
+_INTERRUPT_TIMEOUT_S = 10.0
 _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 
 
@@ -38,7 +47,8 @@ class RunLogger(Logger):
         run_name: name in MLflow; None takes the folder's.
         tracking_uri: MLflow store; None takes ``MLFLOW_TRACKING_URI``, else the store this run is in, else
             ``mlflow.db`` beside the run's folder.
-        patience: seconds to wait for the last upload when the run ends.
+        timeout: seconds to wait for the last upload when the run ends.
+        patience: old name of ``timeout``.
     """
 
     def __init__(
@@ -47,14 +57,18 @@ class RunLogger(Logger):
         experiment_name: str = "jqlight",
         run_name: str | None = None,
         tracking_uri: str | None = None,
-        patience: float = 60.0,
+        timeout: float = 60.0,
+        patience: float | None = None,
     ) -> None:
         super().__init__()
+        if patience is not None:
+            log.warning("trainer.logger.patience is now called trainer.logger.timeout.")
         self.run_dir = Path(run_dir)
         self.experiment_name = experiment_name
         self.run_name = run_name or self.run_dir.resolve().name
-        self.tracking_uri = tracking_uri or default_store(self.run_dir)
-        self.patience = patience
+        recorded = read_record(self.run_dir).get("tracking_uri")
+        self.tracking_uri = store_uri(tracking_uri, recorded=recorded, runs=self.run_dir.resolve().parent)
+        self.timeout = timeout if patience is None else patience
         self.step_source: Callable[[], int] | None = None
         """Tells the optimizer steps taken; a trainer's own step for logging is one behind in validation."""
         self._uploader: Uploader | None = None
@@ -123,7 +137,7 @@ class RunLogger(Logger):
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
         ended = "KILLED" if interrupted else _STATUS.get(status, "FINISHED")
         self.journal.update(status=ended, end_time=time.time())
-        failure = self._thread.close(min(self.patience, _HURRY) if interrupted else self.patience)
+        failure = self._thread.close(min(self.timeout, _INTERRUPT_TIMEOUT_S) if interrupted else self.timeout)
         self._thread = None
         if failure is not None:
             log.warning(
@@ -176,11 +190,11 @@ class RunLogger(Logger):
 
     def _started(self) -> Uploader:
         if self._uploader is None:
-            self._uploader = Uploader(Journal(self.run_dir))
+            self._uploader = Uploader(Journal(self.run_dir), self.tracking_uri)
         if self._thread is None:
             self._begin(self._uploader.journal)
-            # Imported here, since importing in two threads at once is where Python's import locks get in the way.
-            _import_store(self.tracking_uri)
+            # In this thread, since importing in two at once is where Python's import locks get in the way.
+            prepare_client(self.tracking_uri, UPLOAD_TIMEOUT_S)
             self._thread = BackgroundUpload(self._uploader)
             self._thread.start()
             self._thread.wake()
@@ -188,18 +202,16 @@ class RunLogger(Logger):
 
     def _begin(self, journal: Journal) -> None:
         before = journal.record
-        if before.get("tracking_uri") != self.tracking_uri:
+        if not same_store(before.get("tracking_uri", ""), self.tracking_uri):
             journal.forget_upload()
-        tags = {}
-        if parent := os.environ.get("JQLIGHT_PARENT_RUN_ID"):
-            tags[PARENT_TAG] = parent
+        parent = os.environ.get(PARENT_VARIABLE)
         journal.update(
             experiment_name=self.experiment_name,
             run_name=self.run_name,
-            tracking_uri=self.tracking_uri,
+            tracking_uri=redacted(self.tracking_uri),
             start_time=before.get("start_time", time.time()),
             status="RUNNING",
-            tags=tags,
+            tags={PARENT_TAG: parent} if parent else {},
         )
 
 
@@ -211,15 +223,6 @@ class DeferredClient:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connect(), name)
-
-
-def default_store(run_dir: Path) -> str:
-    """Tracking URI of a run that is given none."""
-    beside = f"sqlite:///{run_dir.resolve().parent / 'mlflow.db'}"
-    store = os.environ.get("MLFLOW_TRACKING_URI") or read_record(run_dir).get("tracking_uri") or beside
-    if store.startswith("sqlite:///"):  # the same file in every process, wherever that runs
-        return f"sqlite:///{Path(store.removeprefix('sqlite:///')).absolute()}"
-    return str(store)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -261,10 +264,3 @@ def _is_number(value: Any) -> bool:
         return math.isfinite(float(value))
     except (TypeError, ValueError):
         return False
-
-
-def _import_store(tracking_uri: str) -> None:
-    quick_timeouts()
-    import_module("mlflow.tracking")
-    if tracking_uri.startswith("sqlite:"):
-        import_module("mlflow.store.tracking.sqlalchemy_store")

@@ -1,42 +1,141 @@
-"""From a run's journal to MLflow: whatever is not there yet, as often as needed, each thing once."""
+"""MLflow as jqlight uses it: which store a run is in, how its URI is written and shown, and the experiment in it."""
 
-import json
 import logging
 import os
-import threading
-import time
+import re
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from jqlight.tracking.journal import Journal
+from jqlight.errors import ConfigError
+from jqlight.tracking.run_folder import RUNS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger("jqlight")
 
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+PARENT_VARIABLE = "JQLIGHT_PARENT_RUN_ID"
+"""Environment variable that makes a run the child of a sweep's run."""
 PARENT_TAG = "mlflow.parentRunId"
+SWEEP_TAG = "jqlight.sweep"
+"""Tag of a sweep's parent run: the sweep's name."""
+PARAM_CHARACTERS = 500
+"""Characters of a parameter's value; older servers refuse longer ones."""
 
-# A log_batch request takes at most 1000 metrics and 100 parameters or tags (MLflow's REST limits).
-_METRICS_PER_REQUEST = 1000
-_FIELDS_PER_REQUEST = 100
-# The UI finds tables by a tag, which holds at most 8000 characters; older tables stay as artifacts.
-_TABLES_IN_TAG = 100
-# Older servers refuse longer parameter values.
-_PARAM_CHARACTERS = 500
-# sqlite commits cost milliseconds; once a second is live enough for a chart.
-_SECONDS_BETWEEN_UPLOADS = 1.0
-_FIRST_RETRY_SECONDS = 15.0
-_LONGEST_RETRY_SECONDS = 300.0
+# Up to the last @, since some passwords hold one that is not quoted.
+_PASSWORD = re.compile(r"""(://[^:/\s@]*):[^\s'"]*@|([?&](?:password|token|secret)=)[^&\s'"]+""", re.IGNORECASE)
+_REASON_CHARACTERS = 160
 
 
-def quick_timeouts(seconds: int = 10) -> None:
-    """Make MLflow's HTTP client give up on an answer after ``seconds`` where the user has not set its patience."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(seconds))
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+def store_uri(given: str | None = None, *, recorded: str | None = None, runs: Path = RUNS) -> str:
+    """Tracking URI: ``given``, else ``MLFLOW_TRACKING_URI``, else ``recorded``, else ``mlflow.db`` in ``runs``.
+
+    A sqlite path is made absolute, so that the URI means the same in every process; a file name that ends in ``.db``
+    is a sqlite path too.
+
+    Args:
+        given: a URI or a file name, as a user gave it.
+        recorded: the store that a run is in already, possibly without its password.
+        runs: the folder of runs.
+
+    Raises:
+        ConfigError: a URI whose password is blotted out, which the environment does not know.
+    """
+    return _with_password(_absolute(given or os.environ.get(STORE_VARIABLE) or recorded or str(runs / "mlflow.db")))
+
+
+def same_store(one: str, other: str) -> bool:
+    """Whether two URIs are of one store; their passwords do not count."""
+    return redacted(_absolute(one)) == redacted(_absolute(other))
+
+
+def sqlite_uri(path: Path) -> str:
+    """URI of the sqlite store in this file, absolute.
+
+    Of all characters only ``%`` and ``?`` mean something to SQLAlchemy there. What it need not quote stays as it is,
+    since MLflow takes the quoted text for a path when it makes the file's folder, and leaves an empty one behind.
+    """
+    return f"sqlite:///{str(path.absolute()).replace('%', '%25').replace('?', '%3F')}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a sqlite store; None for every other kind of store."""
+    from sqlalchemy.engine import make_url
+
+    if not uri.startswith("sqlite:///"):
+        return None
+    database = make_url(uri).database
+    return Path(database) if database else None
+
+
+def artifact_location(uri: str) -> str | None:
+    """Folder for artifacts beside a sqlite store's file, as a URI; None leaves the choice to a server."""
+    path = sqlite_path(uri)
+    return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
+
+
+def redacted(text: str) -> str:
+    """``text`` with the passwords of the URIs in it as ``***``: what may be shown and kept."""
+    return _PASSWORD.sub(lambda match: f"{match[2]}***" if match[2] else f"{match[1]}:***@", text)
+
+
+def _absolute(uri: str) -> str:
+    path = Path(uri) if "://" not in uri and uri.endswith(".db") else sqlite_path(uri)
+    return uri if path is None else sqlite_uri(path)
+
+
+def _with_password(uri: str) -> str:
+    if "***" not in uri:
+        return uri
+    known = os.environ.get(STORE_VARIABLE, "")
+    if same_store(known, uri):
+        return known
+    raise ConfigError(
+        f"{STORE_VARIABLE}: not given for {uri}, whose password is not kept in files; set it to the whole URI"
+    )
+
+
+def prepare_client(uri: str, timeout: int) -> None:
+    """Import MLflow's client of the store at ``uri``, set to give up after ``timeout`` seconds and to print nothing.
+
+    What the user has set by MLflow's own environment variables stays. Nothing is connected.
+    """
+    for name, value in {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # the URL has the password in it
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    import_module("mlflow.tracking")
+    if sqlite_path(uri) is not None:
+        import_module("mlflow.store.tracking.sqlalchemy_store")
+
+
+def open_store(uri: str, *, timeout: int = 60, must_exist: bool = False) -> "MlflowClient":
+    """Client of the store at ``uri``; a sqlite file that is missing is made.
+
+    Args:
+        uri: from :func:`store_uri`.
+        timeout: seconds to wait for an answer of a server, where the user has not set MLflow's own variable.
+        must_exist: refuse a sqlite file that is missing.
+
+    Raises:
+        ConfigError: ``must_exist`` and there is no such sqlite file.
+    """
+    path = sqlite_path(uri)
+    if must_exist and path is not None and not path.exists():
+        raise ConfigError(f"--store: there is no MLflow store at {path}; give --store or set {STORE_VARIABLE}")
+    prepare_client(uri, timeout)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
 
 
 def store_errors() -> tuple[type[Exception], ...]:
@@ -51,243 +150,40 @@ def store_errors() -> tuple[type[Exception], ...]:
     return (*errors, SQLAlchemyError)
 
 
-def artifact_location(tracking_uri: str) -> str | None:
-    """Folder for artifacts beside a sqlite store's file; None leaves the choice to a server."""
-    if not tracking_uri.startswith("sqlite:///"):
-        return None
-    return (Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
-
-
-class Uploader:
-    """Brings one run in MLflow up to date with its journal.
-
-    What has arrived is noted in the journal's ``run.json`` after each part, so an upload that breaks off goes on where
-    it stopped, in this process or in a later ``jqlight sync``.
-    """
-
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
-        self._client: MlflowClient | None = None
-        self._checked = False
-        # The upload thread and whoever asks the logger for its run id must not both create the run.
-        self._lock = threading.RLock()
-
-    @property
-    def client(self) -> "MlflowClient":
-        """MLflow's client of the run's store."""
-        if self._client is None:
-            from mlflow import MlflowClient
-
-            quick_timeouts()
-            self._client = MlflowClient(self.journal.record["tracking_uri"])
-        return self._client
-
-    def ensure_run(self) -> str:
-        """Id of the MLflow run, created when this journal has none (or its run was deleted from the store)."""
-        with self._lock:
-            return self._ensure_run()
-
-    def _ensure_run(self) -> str:
-        run_id = self.journal.record.get("run_id")
-        if run_id and (self._checked or self._exists(run_id)):
-            self._checked = True
-            return str(run_id)
-        self.journal.forget_upload()
-        record = self.journal.record
-        run = self.client.create_run(
-            self._experiment_id(record),
-            start_time=int(record.get("start_time", time.time()) * 1000),
-            run_name=record["run_name"],
-            tags=record.get("tags"),
-        )
-        self.journal.update(
-            run_id=run.info.run_id,
-            experiment_id=run.info.experiment_id,
-            uploaded={"tags": record.get("tags", {}), "status": "RUNNING"},
-        )
-        self._checked = True
-        return str(run.info.run_id)
-
-    def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return bool(self.client.get_run(run_id).info.lifecycle_stage == "active")
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-
-    def _experiment_id(self, record: dict[str, Any]) -> str:
-        from mlflow.exceptions import MlflowException
-
-        if parent := record.get("tags", {}).get(PARENT_TAG):  # the UI shows children in their parent's experiment only
-            return str(self.client.get_run(parent).info.experiment_id)
-        name = record["experiment_name"]
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                location = artifact_location(record["tracking_uri"])
-                return str(self.client.create_experiment(name, artifact_location=location))
-            except MlflowException:  # a run beside this one made it in the meantime
-                found = self.client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
-
-    def push(self) -> int:
-        """Number of metric values uploaded; afterwards everything in the journal is in MLflow.
-
-        Raises:
-            MlflowException, OSError: the store cannot be reached or refused a part; the rest is still missing.
-        """
-        with self._lock:
-            run_id = self.ensure_run()
-            self._push_fields(run_id)
-            sent = self._push_metrics(run_id)
-            self._push_artifacts(run_id)
-            self._push_status(run_id)
-        return sent
-
-    def missing(self) -> int:
-        """Number of metric lines that MLflow does not have yet."""
-        return len(self.journal.metrics_from(self._uploaded("metrics_bytes", 0))[0])
-
-    def _uploaded(self, key: str, default: Any) -> Any:
-        return self.journal.record.get("uploaded", {}).get(key, default)
-
-    def _push_fields(self, run_id: str) -> None:
-        from mlflow.entities import Param, RunTag
-
-        done = set(self._uploaded("params", []))
-        params = [(k, v) for k, v in dict(self.journal.record.get("params", {})).items() if k not in done]
-        for i in range(0, len(params), _FIELDS_PER_REQUEST):
-            part = params[i : i + _FIELDS_PER_REQUEST]
-            self.client.log_batch(run_id, params=[Param(k, str(v)[:_PARAM_CHARACTERS]) for k, v in part])
-            done |= {k for k, _ in part}
-            self.journal.update(uploaded={"params": sorted(done)})
-        tags = dict(self.journal.record.get("tags", {}))
-        changed = {k: v for k, v in tags.items() if self._uploaded("tags", {}).get(k) != v}
-        if changed:
-            self.client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in changed.items()])
-            self.journal.update(uploaded={"tags": tags})
-
-    def _push_metrics(self, run_id: str) -> int:
-        from mlflow.entities import Metric
-
-        rows, end = self.journal.metrics_from(self._uploaded("metrics_bytes", 0))
-        metrics = [
-            Metric(key=name, value=float(value), timestamp=int(row["time"] * 1000), step=int(row["step"]))
-            for row in rows
-            for name, value in row.items()
-            if name not in ("step", "time")
-        ]
-        # Sent again after a break-off, a metric with its old time stamp is the same row to MLflow.
-        for i in range(0, len(metrics), _METRICS_PER_REQUEST):
-            self.client.log_batch(run_id, metrics=metrics[i : i + _METRICS_PER_REQUEST])
-        if rows:
-            self.journal.update(uploaded={"metrics_bytes": end})
-        return len(metrics)
-
-    def _push_artifacts(self, run_id: str) -> None:
-        for name, path in self.journal.artifacts():
-            stat = path.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns]
-            done = self._uploaded("artifacts", {})
-            if done.get(name) == stamp:
-                continue
-            if name.startswith("samples/"):
-                self._push_table(run_id, name, path)
-            else:
-                self.client.log_text(run_id, path.read_text(encoding="utf-8"), name)
-            self.journal.update(uploaded={"artifacts": {**done, name: stamp}})
-
-    def _push_table(self, run_id: str, name: str, path: Path) -> None:
-        # Line by line of the file: `splitlines` would also cut at U+2028 and its like, which models do write.
-        with path.open(encoding="utf-8", newline="\n") as file:
-            rows = [json.loads(line) for line in file]
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        table = {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}
-        # The format of log_table, which would append to a table that is already there; the tag makes the UI show it.
-        self.client.log_dict(run_id, table, name)
-        tables = [*self._uploaded("tables", []), {"path": name, "type": "table"}]
-        unique = list({entry["path"]: entry for entry in tables}.values())[-_TABLES_IN_TAG:]
-        self.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(unique))
-        self.journal.update(uploaded={"tables": unique})
-
-    def _push_status(self, run_id: str) -> None:
-        status = self.journal.record.get("status", "RUNNING")
-        if status == self._uploaded("status", None):
-            return
-        if status == "RUNNING":
-            self.client.update_run(run_id, status=status)
-        else:
-            self.client.set_terminated(run_id, status, end_time=int(self.journal.record.get("end_time", 0) * 1000))
-        self.journal.update(uploaded={"status": status})
-
-
-class BackgroundUpload(threading.Thread):
-    """Keeps MLflow up to date from a thread of its own, so that a slow or dead store never delays a training step."""
-
-    def __init__(self, uploader: Uploader) -> None:
-        super().__init__(name="jqlight-upload", daemon=True)
-        self.uploader = uploader
-        self.failure: Exception | None = None
-        self._wake = threading.Event()
-        self._ending = threading.Event()
-
-    def wake(self) -> None:
-        """Say that the journal has grown."""
-        self._wake.set()
-
-    def close(self, patience: float) -> Exception | None:
-        """Upload the rest, waiting at most ``patience`` seconds; what went wrong, None when all is uploaded."""
-        self._ending.set()
-        self._wake.set()
-        self.join(patience)
-        return TimeoutError(f"still uploading after {patience:.0f} s") if self.is_alive() else self.failure
-
-    def run(self) -> None:
-        """Upload whenever woken, at most once a second; after a failure wait longer and longer."""
-        pause = _FIRST_RETRY_SECONDS
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            ending = self._ending.is_set()
-            try:
-                self.uploader.push()
-                self.failure, pause = None, _FIRST_RETRY_SECONDS
-            except Exception as error:  # whatever it is, the thread stays and `close` tells of what is missing
-                if self.failure is None and not ending:
-                    self._warn(error)
-                self.failure = error
-            if ending:
-                return
-            if self.failure is None:
-                self._ending.wait(_SECONDS_BETWEEN_UPLOADS)
-            else:
-                self._ending.wait(pause)
-                pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
-                self._wake.set()
-
-    def _warn(self, error: Exception) -> None:
-        record, folder = self.uploader.journal.record, self.uploader.journal.folder
-        log.warning(
-            "MLflow at %s cannot be used (%s). Training goes on, everything is kept in %s; "
-            "`jqlight sync %s` uploads it later.",
-            record["tracking_uri"],
-            reason(error),
-            folder,
-            folder,
-        )
-
-
 def reason(error: BaseException) -> str:
-    """The innermost cause of an error in one line of at most 160 characters."""
+    """The innermost cause of an error in one line of at most 160 characters, without passwords."""
     text = str(error).strip() or type(error).__name__
     for mark in ("Caused by ", "exceeded with url"):
         text = text.rsplit(mark, 1)[-1]
-    line = " ".join(text.split())
-    return line if len(line) <= 160 else line[:157] + "..."
+    line = " ".join(redacted(text).split())
+    return line if len(line) <= _REASON_CHARACTERS else line[: _REASON_CHARACTERS - 3] + "..."
+
+
+def find_experiment(client: "MlflowClient", name: str) -> str:
+    """Id of the experiment of this name.
+
+    Raises:
+        ConfigError: the store has no such experiment.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        names = ", ".join(sorted(entry.name for entry in client.search_experiments())) or "none"
+        raise ConfigError(f"--experiment: given {name}, the store has {names}")
+    return str(found.experiment_id)
+
+
+def ensure_experiment(client: "MlflowClient", name: str) -> str:
+    """Id of the experiment of this name; made where it is missing, restored where it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
+        except MlflowException:  # another process made it in the meantime
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)

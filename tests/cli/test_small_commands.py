@@ -132,7 +132,7 @@ def test_ui_becomes_the_server_and_names_the_page(workplace, shell, monkeypatch)
         pass
 
     def replace(program, arguments, environment):
-        started.append((program, arguments, environment["MLFLOW_DISABLE_TELEMETRY"]))
+        started.append((program, arguments, environment["MLFLOW_BACKEND_STORE_URI"]))
         raise Replaced
 
     started = []
@@ -141,8 +141,9 @@ def test_ui_becomes_the_server_and_names_the_page(workplace, shell, monkeypatch)
     Journal(workplace / "runs/a").update(run_id="r1", experiment_id="7", tracking_uri=store)
     with pytest.raises(Replaced):
         ui.main(["runs/a", "--port", "5077"])
-    command = [sys.executable, "-m", *ui.server_command(store, 5077)]
-    assert started == [(sys.executable, command, "true")]
+    command = [sys.executable, "-m", *ui.server_command(store, 5077, hidden=True)]
+    assert started == [(sys.executable, command, store)]
+    assert "--backend-store-uri" not in command
     assert "http://127.0.0.1:5077/#/experiments/7/runs/r1" in shell.capsys.readouterr().out
 
 

@@ -9,8 +9,9 @@ from synthetic_runs import STEPS, Fake, log_run, log_sweep
 from jqlight.errors import ConfigError
 from jqlight.report.compare import compare, escape_step, metric_keys
 from jqlight.report.published import beside, read_published
-from jqlight.report.runs import child_records, find_parents, get_parent, open_store, single_records, store_uri
+from jqlight.report.runs import child_records, find_parents, get_parent, single_records
 from jqlight.report.tables import published_table, summary_table
+from jqlight.tracking.mlflow import open_store
 
 RUNS = [
     Fake("GRPO", seed=0, middle=None),
@@ -167,16 +168,6 @@ def test_what_is_not_there_is_named(client, tmp_path):
         get_parent(client, "0123")
     with pytest.raises(ConfigError, match="no MLflow store at"):
         open_store(f"sqlite:///{tmp_path}/none.db", must_exist=True)
-
-
-def test_store_uri_is_absolute_and_falls_back(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert store_uri() == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert store_uri("other.db") == f"sqlite:///{tmp_path}/other.db"
-    assert store_uri("http://localhost:5000") == "http://localhost:5000"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
-    assert store_uri() == f"sqlite:///{tmp_path}/here.db"
 
 
 SECTION = {

@@ -7,8 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from jqlight.tracking.journal import Journal, read_record
-from jqlight.tracking.logger import RunLogger, default_store, flatten
-from jqlight.tracking.mlflow import Uploader, reason
+from jqlight.tracking.logger import RunLogger, flatten
+from jqlight.tracking.mlflow import reason, sqlite_uri
+from jqlight.tracking.upload import Uploader
 
 DEAD = "http://127.0.0.1:9"
 
@@ -99,7 +100,7 @@ def test_samples_may_hold_any_line_separator(workplace, client, store):
 
 
 def test_what_stops_an_upload_for_any_reason_is_told(workplace, client, caplog, monkeypatch):
-    monkeypatch.setattr("jqlight.tracking.mlflow.log.propagate", True)
+    monkeypatch.setattr("jqlight.tracking.upload.log.propagate", True)
     logger = RunLogger("runs/a")
     write(logger)
     (workplace / "runs/a/samples/step_000003.jsonl").write_text("not JSON")
@@ -116,7 +117,7 @@ def test_a_stage_other_than_validation_is_in_the_name(workplace):
 
 
 def test_a_dead_store_delays_nothing_and_sync_brings_everything(workplace, client, store, caplog, monkeypatch):
-    monkeypatch.setattr("jqlight.tracking.mlflow.log.propagate", True)
+    monkeypatch.setattr("jqlight.tracking.upload.log.propagate", True)
     logger = RunLogger("runs/a", tracking_uri=DEAD)
     write(logger)
     assert len(Journal(workplace / "runs/a").series("train/success")) == 3
@@ -124,8 +125,7 @@ def test_a_dead_store_delays_nothing_and_sync_brings_everything(workplace, clien
     assert any("jqlight sync runs/a" in message for message in caplog.messages)
     journal = Journal(workplace / "runs/a")
     assert journal.record.get("run_id") is None
-    journal.update(tracking_uri=store)
-    assert Uploader(journal).push() == 6
+    assert Uploader(journal, store).push() == 6
     check_complete(client, journal.record["run_id"])
     assert client.get_run(journal.record["run_id"]).info.status == "FINISHED"
 
@@ -140,7 +140,7 @@ def test_a_store_that_dies_mid_run_misses_only_what_came_after(workplace, client
     logger.log_metrics({"train/success": 0.3, "train/log_success": -3.0}, 3)
     logger.finalize("success")
     assert [m.step for m in client.get_metric_history(run_id, "train/success")] == [1, 2]
-    later = Uploader(Journal(workplace / "runs/a"))
+    later = Uploader(Journal(workplace / "runs/a"), store)
     assert later.missing() == 1
     assert later.push() == 2
     check_complete(client, run_id)
@@ -153,7 +153,7 @@ def test_sending_a_part_twice_changes_nothing(workplace, client):
     logger.finalize("success")
     journal = Journal(workplace / "runs/a")
     journal.record["uploaded"] = {}  # as if the process had been killed before it noted what had arrived
-    Uploader(journal).push()
+    Uploader(journal, sqlite_uri(workplace / "runs/mlflow.db")).push()
     check_complete(client, journal.record["run_id"])
 
 
@@ -183,7 +183,7 @@ def test_a_run_deleted_from_the_store_is_uploaded_anew(workplace, client):
     logger.finalize("success")
     client.delete_run(old)
     journal = Journal(workplace / "runs/a")
-    Uploader(journal).push()
+    Uploader(journal, sqlite_uri(workplace / "runs/mlflow.db")).push()
     assert journal.record["run_id"] != old
     check_complete(client, journal.record["run_id"])
 
@@ -244,7 +244,7 @@ def test_the_experiment_is_mlflows_client(workplace, client):
     logger.finalize("success")
 
 
-def test_a_slow_store_gives_up_within_its_patience(workplace, monkeypatch):
+def test_a_slow_store_is_given_up_after_the_timeout(workplace, monkeypatch):
     class Sleeper(BaseHTTPRequestHandler):
         def do_GET(self):
             released.wait(20)
@@ -255,7 +255,7 @@ def test_a_slow_store_gives_up_within_its_patience(workplace, monkeypatch):
     server = HTTPServer(("127.0.0.1", 0), Sleeper)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        logger = RunLogger("runs/a", tracking_uri=f"http://127.0.0.1:{server.server_port}", patience=0.2)
+        logger = RunLogger("runs/a", tracking_uri=f"http://127.0.0.1:{server.server_port}", timeout=0.2)
         write(logger)
         logger.finalize("success")  # would wait for the server's 20 s otherwise
         assert len(Journal(workplace / "runs/a").series("train/success")) == 3
@@ -264,14 +264,10 @@ def test_a_slow_store_gives_up_within_its_patience(workplace, monkeypatch):
         server.shutdown()
 
 
-def test_default_store_is_beside_the_run_unless_the_environment_names_one(workplace, monkeypatch):
-    assert default_store(workplace / "runs/a") == f"sqlite:///{workplace}/runs/mlflow.db"
-    Journal(workplace / "runs/a").update(tracking_uri="http://example.invalid")
-    assert default_store(workplace / "runs/a") == "http://example.invalid"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere.db")
-    assert default_store(workplace / "runs/a") == "sqlite:////elsewhere.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///here.db")
-    assert default_store(workplace / "runs/a") == f"sqlite:///{workplace}/here.db"
+def test_the_old_name_of_the_timeout_is_taken_with_a_notice(workplace, caplog, monkeypatch):
+    monkeypatch.setattr("jqlight.tracking.upload.log.propagate", True)
+    assert RunLogger("runs/a", patience=3.0).timeout == 3.0
+    assert "trainer.logger.patience is now called trainer.logger.timeout." in caplog.messages
 
 
 def test_flatten_drops_what_is_empty_private_or_only_structure():
