@@ -1,17 +1,28 @@
-"""What one batch of log-weights says about the estimate of P, and what a run's history says about escape and collapse.
+"""What one batch of log-weights says about the estimate of P.
 
 Pure functions of log w, (B, M), in log-space float64, each a mean over the batch's groups unless said otherwise. Groups
 whose log-weights are all -inf are counted by ``dead_groups`` and left out of every mean that has no value at P = 0.
 """
 
 import math
-from collections import deque
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from jqlight.escape import EscapeMonitor
 from jqlight.objective import Coefficients, Commitment, Splice, log_mean_exp
+
+__all__ = [
+    "EscapeMonitor",
+    "distinct_rationales",
+    "effective_sample_size",
+    "leave_one_out_spread",
+    "logprob_gap",
+    "max_amplified_advantage",
+    "relative_bias",
+    "relative_variance",
+    "weight_diagnostics",
+]
 
 
 def relative_variance(log_w: Tensor) -> Tensor:
@@ -72,52 +83,6 @@ def max_amplified_advantage(coefficients: Coefficients) -> float:
 def distinct_rationales(coefficients: Coefficients) -> float:
     """Mean number of rationales per group with a non-zero weight: for PAFT, how many distinct ones were drawn."""
     return (coefficients.pathwise != 0).sum(-1).double().mean().item()
-
-
-class EscapeMonitor:
-    """Watches the running mean of w̄ for the escape from a cold start, and for a collapse after it.
-
-    Args:
-        threshold: running success at which a run counts as escaped.
-        window: steps in the running mean.
-        collapse: share of the best running mean below which an escaped run counts as collapsed.
-
-    Attributes:
-        escape_step: first step whose running mean reached the threshold, or None.
-        collapsed: whether the running mean is below ``collapse`` times its best, after the escape.
-    """
-
-    def __init__(self, threshold: float = 0.1, window: int = 5, collapse: float = 0.1) -> None:
-        self.threshold, self.window, self.collapse = threshold, window, collapse
-        self.recent: deque[float] = deque(maxlen=window)
-        self.best = 0.0
-        self.escape_step: int | None = None
-        self.collapsed = False
-
-    def update(self, step: int, success: float) -> None:
-        """Take in w̄ of ``step``, a mean over the batch, not in log-space. Too few steps so far: nothing is decided."""
-        self.recent.append(success)
-        if len(self.recent) < self.window:
-            return
-        running = sum(self.recent) / self.window
-        self.best = max(self.best, running)
-        if self.escape_step is None and running >= self.threshold:
-            self.escape_step = step
-        self.collapsed = self.escape_step is not None and running < self.collapse * self.best
-
-    def state_dict(self) -> dict[str, object]:
-        """Everything a resumed run needs, primitives only."""
-        return {
-            "recent": list(self.recent),
-            "best": self.best,
-            "escape_step": self.escape_step,
-            "collapsed": self.collapsed,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``."""
-        self.recent = deque(state["recent"], maxlen=self.window)
-        self.best, self.escape_step, self.collapsed = state["best"], state["escape_step"], state["collapsed"]
 
 
 def logprob_gap(engine: list[list[float]], trainer: list[Tensor]) -> float:

@@ -59,6 +59,8 @@ FLOORS: tuple[tuple[str, Mapping[str, str]], ...] = (
             "files": "atomic writes,\nhashes",
             "machine": "memory, cores,\nversions",
             "startup": "seconds of each\nphase of a start",
+            "names": "of scores and\nestimators",
+            "escape": "from the cold start:\nits rule",
             "errors": "sentences that a\nuser can act on",
         },
     ),

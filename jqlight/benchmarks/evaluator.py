@@ -10,6 +10,7 @@ from jqlight.metrics.base import QuestionMean
 from jqlight.metrics.sampled import MajorityAtK, MeanScore, PassAtK
 from jqlight.metrics.verifiers import Verifier
 from jqlight.metrics.voting import fold
+from jqlight.names import majority, pass_at
 
 
 class Evaluator(nn.Module):
@@ -32,8 +33,8 @@ class Evaluator(nn.Module):
         self.metrics = nn.ModuleDict()
         for prefix, verifier in verifiers.items():
             for size in sorted({1, k}):
-                self.metrics[f"{prefix}pass_at_{size}"] = PassAtK(size, verifier)
-            self.metrics[f"{prefix}maj_at_{k}"] = MajorityAtK(k, verifier, normalise)
+                self.metrics[pass_at(size, prefix)] = PassAtK(size, verifier)
+            self.metrics[majority(k, prefix)] = MajorityAtK(k, verifier, normalise)
             if prefix not in ("", "exact_"):
                 self.metrics[prefix.rstrip("_")] = MeanScore(verifier)
         self._rows: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
+from jqlight.names import majority
 from jqlight.policy import Policy
 from jqlight.sampling import Rollout, Sampler, SamplerConfig, build_sampler
 from jqlight.sampling.vllm.process import assert_world
@@ -127,7 +128,7 @@ class EvaluationMixin(LightningModule, ABC):
     def _report(self, stage: str) -> None:
         assert self.evaluator is not None, "setup() builds the evaluator"
         scores = {f"{stage}/{name}": float(value) for name, value in self.evaluator.compute().items()}
-        headline = f"{stage}/maj_at_{self.samples}"
+        headline = f"{stage}/{majority(self.samples)}"
         # The evaluator has reduced over ranks; sync_dist is for Lightning, which warns wherever a process group exists.
         self.log(headline, scores[headline], prog_bar=True, sync_dist=True)
         self.log_dict({name: value for name, value in scores.items() if name != headline}, sync_dist=True)

@@ -1,8 +1,4 @@
-"""From a sweep's runs to its answer: one outcome per run, one row per setting with its spread over seeds.
-
-The escape step of a run is the first step at which the running mean of ``train/success`` over :data:`WINDOW` steps
-reaches :data:`THRESHOLD`, as in :class:`jqlight.diagnostics.EscapeMonitor`.
-"""
+"""From a sweep's runs to its answer: one outcome per run, one row per setting with its spread over seeds."""
 
 import re
 import statistics
@@ -10,17 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jqlight.diagnostics import EscapeMonitor
+from jqlight.escape import WINDOW, escape_step
+from jqlight.names import ESTIMATORS, k_of_majority, majority, pass_at
 from jqlight.report.runs import Curve, RunRecord
 
-THRESHOLD = 0.1
-"""Running success (a probability) at which a run counts as escaped."""
-WINDOW = 5
-"""Optimizer steps in the running mean."""
-
 TIMES = ("time/sample", "time/score", "time/update", "time/sync")
-_MAJORITY = re.compile(r"(val|test)/(?:exact_)?maj_at_(\d+)")
-_ESTIMATORS = ("GARL", "PAFT", "GRPO", "RLOO", "MaxRL")
 # Settings that differ from run to run without being what is compared.
 _BOOKKEEPING = ("run_dir", "run_name", "experiment_name", "ckpt_path", "seed_everything", "trainer.logger", "config")
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed", "model.class_path", "data.class_path")
@@ -59,7 +49,7 @@ class Setting:
 
     def sort_key(self) -> tuple[Any, ...]:
         """Place, then estimator in the order of the paper, then q ascending, then commitments by name."""
-        order = _ESTIMATORS.index(self.estimator) if self.estimator in _ESTIMATORS else len(_ESTIMATORS)
+        order = ESTIMATORS.index(self.estimator) if self.estimator in ESTIMATORS else len(ESTIMATORS)
         number = self.q_number
         return (self.place, order, self.estimator, number is None, number if number is not None else 0.0, self.q)
 
@@ -159,7 +149,7 @@ def metric_keys(record_keys: Iterable[str]) -> list[str]:
 
 def samples(record: RunRecord) -> int | None:
     """k of the run's maj@k, the largest if it logged several; None before its first validation."""
-    sizes = [int(match[2]) for key in record.last if (match := _MAJORITY.fullmatch(key))]
+    sizes = [k for key in record.last if (k := k_of_majority(key))]
     return max(sizes, default=None)
 
 
@@ -192,14 +182,6 @@ def outcome(record: RunRecord) -> Outcome:
     return Outcome(record, values)
 
 
-def escape_step(success: Curve, threshold: float = THRESHOLD, window: int = WINDOW) -> int | None:
-    """First step at which the running mean of ``success`` over ``window`` values reaches ``threshold``."""
-    monitor = EscapeMonitor(threshold, window)
-    for step, value in success:
-        monitor.update(step, value)
-    return monitor.escape_step
-
-
 def as_number(text: str) -> float | None:
     """The number that ``text`` spells; None if it spells none."""
     try:
@@ -222,9 +204,7 @@ def _validation(record: RunRecord, k: int) -> dict[str, float]:
 
 
 def _key(name: str, k: int) -> str:
-    return {"maj": f"maj_at_{k}", "exact_maj": f"exact_maj_at_{k}", "pass_1": "pass_at_1", "pass_k": f"pass_at_{k}"}[
-        name
-    ]
+    return {"maj": majority(k), "exact_maj": majority(k, "exact_"), "pass_1": pass_at(1), "pass_k": pass_at(k)}[name]
 
 
 def _last_mean(curve: Curve) -> float:

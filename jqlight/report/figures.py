@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from jqlight.report.compare import THRESHOLD, TIMES, WINDOW, Comparison, Row
+from jqlight.escape import THRESHOLD, WINDOW
+from jqlight.names import majority
+from jqlight.report.compare import TIMES, Comparison, Row
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
@@ -58,7 +60,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
         (
             "validation",
             f"Validation {k} during training; {band}.",
-            _panels(comparison, [_curves(f"val/maj_at_{comparison.k}", f"validation {k} (share)")]),
+            _panels(comparison, [_curves(f"val/{majority(comparison.k or 0)}", f"validation {k} (share)")]),
         ),
         (
             "cold_start",

@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from jqlight.errors import ConfigError
-from jqlight.report.compare import THRESHOLD, WINDOW, Comparison, compare, metric_keys
+from jqlight.escape import THRESHOLD, WINDOW
+from jqlight.report.compare import Comparison, compare, metric_keys
 from jqlight.report.figures import Picture, pictures
 from jqlight.report.published import Beside, beside, read_published
 from jqlight.report.runs import SWEEP_FILE, child_records, single_records

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jqlight.errors import ConfigError
+from jqlight.names import majority, pass_at
 from jqlight.report.compare import Comparison, Row, Setting, Spread, as_number
 
 _WHAT = ("benchmark", "scenario", "estimator", "q")
-_COLUMNS = {"pass_at_1": "pass_1", "pass_at_16": "pass_k", "maj_at_16": "maj"}
+_COLUMNS = {pass_at(1): "pass_1", pass_at(16): "pass_k", majority(16): "maj"}
 
 
 @dataclass(frozen=True)

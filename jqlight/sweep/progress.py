@@ -1,12 +1,11 @@
 """How far a point has come, read from the metrics file that its run writes."""
 
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_MAJORITY = re.compile(r"val/maj_at_\d+")
+from jqlight.names import k_of_majority
 
 
 @dataclass
@@ -70,5 +69,5 @@ class Progress:
         self.first = self.first or self.newest
         self.success = row.get("train/success", self.success)
         for key, value in row.items():
-            if _MAJORITY.fullmatch(key):
+            if key.startswith("val/maj") and k_of_majority(key):
                 self.majority = value

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from jqlight.names import majority
 from jqlight.tracking.run_folder import BEST, LAST
 
 
@@ -79,7 +80,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 def best_metric(module: LightningModule) -> str:
     """Name of the metric that the best checkpoint has the most of."""
-    return f"val/maj_at_{getattr(module, 'samples', None) or module.hparams.get('samples', 16)}"
+    return f"val/{majority(getattr(module, 'samples', None) or module.hparams.get('samples', 16))}"
 
 
 def checkpoint_step(path: str | Path) -> int:

@@ -7,7 +7,8 @@ import pytest
 from synthetic_runs import STEPS, Fake, log_run, log_sweep
 
 from jqlight.errors import ConfigError
-from jqlight.report.compare import compare, escape_step, metric_keys
+from jqlight.escape import escape_step
+from jqlight.report.compare import compare, metric_keys
 from jqlight.report.published import beside, read_published
 from jqlight.report.runs import child_records, find_parents, get_parent, single_records
 from jqlight.report.tables import published_table, summary_table
