@@ -11,7 +11,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
 
 help:  ## list the targets
-	@grep -hE '^[.a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[$$(A-Z).a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/; s/^$$(VENV)/$(VENV)/' | expand -t 16
 
 # One thread: as fast for so small a model, and several are slowed many times over by anything else that runs.
 quickstart: $(VENV)  ## train the bundled model on the bundled benchmark (about 3 minutes on 2 CPU cores)
@@ -36,8 +36,9 @@ $(VENV): requirements.lock pyproject.toml  ## make the environment alone
 mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at a time; the tests must notice each
 	$(BIN)/python scripts/mutants.py
 
-figures: $(VENV)  ## draw the figures of docs/theory.md anew
+figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md anew
 	$(BIN)/python scripts/theory_figures.py
+	$(BIN)/python scripts/architecture.py
 
 # Each appends a line to perf/results.jsonl; docs/performance.md says what it means.
 BENCH := OMP_NUM_THREADS=2 $(BIN)/python -m perf

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -123,3 +124,28 @@ def test_files_and_functions_are_short(folder):
 def test_the_picture_is_drawn(tmp_path):
     architecture.draw(tmp_path / "architecture.png")
     assert (tmp_path / "architecture.png").stat().st_size > 50_000
+
+
+# -- the page ------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_page_names_every_room():
+    table = PAGE.partition("## The rooms")[2].partition("\n## ")[0]
+    rooms = {room for row in re.findall(r"^\|([^|]*)\|", table, re.MULTILINE) for room in re.findall(r"`(\w+)`", row)}
+    assert rooms == set(architecture.room_imports())
+
+
+def test_the_page_names_files_that_exist():
+    named = re.findall(r"`((?:\w+/)*\w+\.py)`", PAGE)
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists() and not (ROOT / "jqlight" / path).exists()] == []
+
+
+def test_the_page_names_records_that_exist():
+    handed = {name for line in PAGE.splitlines() for name in re.findall(r"`(?:list\[)?([A-Z]\w+)\]?`", line)}
+    trees = [ast.parse(path.read_text()) for path in FILES.values()]
+    classes = {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    assert {"Example", "Rollout", "Coefficients"} <= handed
+    assert handed - {"FLOORS"} <= classes
