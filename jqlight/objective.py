@@ -231,6 +231,7 @@ def garl(
     baseline: bool = True,
     normalize: bool = True,
     log_ratio: Tensor | None = None,
+    log_unit: Tensor | float = 0.0,
 ) -> Coefficients:
     """Coefficients of GARL: pathwise w_m A(w̄) / M, score the same minus its leave-one-out baseline.
 
@@ -243,6 +244,9 @@ def garl(
         baseline: subtract w̄_¬m A(w̄_¬m), which needs M >= 2 and leaves the expectation as it is.
         normalize: divide by M^q (Tsallis only), which bounds the effective reward by 1.
         log_ratio: log importance ratios (B, M) of rollouts drawn by another policy, see :func:`truncated`; None for 0.
+        log_unit: what the coefficients are counted in, nats, a number or (B, 1): they come divided by e^log_unit, so
+            that one of e^-800, which no float64 holds, can be told. 0 is the paper's step, :func:`garl_log_size` a step
+            without a scale.
 
     Raises:
         ConfigError: M = 1 with a baseline.
@@ -254,7 +258,7 @@ def garl(
     log_w = log_w + log_ratio
     commitment, rollouts = as_commitment(q), log_w.shape[1]
     log_mean = log_mean_exp(log_w).unsqueeze(-1)  # (B, 1)
-    log_scale = -math.log(rollouts) - (commitment.log_bound(rollouts) if normalize else 0.0)
+    log_scale = -math.log(rollouts) - (commitment.log_bound(rollouts) if normalize else 0.0) - log_unit
     dead = log_mean == -math.inf
     pathwise = (log_w + commitment(log_mean) + log_scale).exp().masked_fill(dead, 0.0)
     if not baseline:
@@ -271,6 +275,7 @@ def paft(
     normalize: bool = True,
     generator: torch.Generator | None = None,
     log_ratio: Tensor | None = None,
+    log_unit: Tensor | float = 0.0,
 ) -> Coefficients:
     """Coefficients of PAFT: w̄ A(w̄) n_m / K for both, n_m counting K draws with probability proportional to w.
 
@@ -284,6 +289,7 @@ def paft(
         normalize: divide by M^q (Tsallis only).
         generator: source of the draws, on log_w's device.
         log_ratio: log importance ratios (B, M) of rollouts drawn by another policy, see :func:`truncated`; None for 0.
+        log_unit: what the coefficients are counted in, nats, as in :func:`garl`; here with :func:`paft_log_size`.
 
     Raises:
         NonFiniteError: a NaN log-weight; names the rows.
@@ -299,10 +305,40 @@ def paft(
     probabilities = torch.where(dead, torch.zeros_like(log_w), log_w).softmax(-1)
     drawn = torch.multinomial(probabilities, draws, replacement=True, generator=generator)  # (B, K)
     counts = torch.zeros_like(log_w).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=log_w.dtype))
-    log_scale = -(commitment.log_bound(rollouts) if normalize else 0.0)
+    log_scale = -(commitment.log_bound(rollouts) if normalize else 0.0) - log_unit
     step = (commitment.log_effective(log_mean) + log_scale).exp().masked_fill(dead, 0.0)
     weights = step * counts / draws
     return Coefficients(weights, weights)
+
+
+def garl_log_size(log_w: Tensor, q: float | Commitment, *, normalize: bool = True) -> Tensor:
+    """log(M max_m pathwise_m) of GARL's coefficients, (B,) float64, nats; -inf for a row that is all -inf.
+
+    The largest coefficient of a group: no score is larger in magnitude, as A falls and P A(P) grows with P. In units of
+    it the largest is 1 / M whatever P is, and the normalisation by M^q, a constant, cancels.
+
+    Args:
+        log_w: log p(y*|x*, z_m), (B, M), nats; log importance ratios are added to it by the caller.
+        q: a number in [0, 1] for ``Tsallis(q)``, or any commitment.
+        normalize: as in :func:`garl`.
+    """
+    log_w = _check_log_w(log_w, 1, "GARL")
+    return _log_size(log_w, as_commitment(q), log_w.amax(-1) - log_mean_exp(log_w), normalize)
+
+
+def paft_log_size(log_w: Tensor, q: float | Commitment, *, normalize: bool = True) -> Tensor:
+    """log of the sum of PAFT's coefficients, w̄ A(w̄), (B,) float64, nats; -inf for a row that is all -inf.
+
+    In units of it the coefficients are n_m / K, the shares of the draws. Arguments as in :func:`garl_log_size`.
+    """
+    log_w = _check_log_w(log_w, 1, "PAFT")
+    return _log_size(log_w, as_commitment(q), torch.zeros(len(log_w), dtype=log_w.dtype), normalize)
+
+
+def _log_size(log_w: Tensor, commitment: Commitment, log_lead: Tensor, normalize: bool) -> Tensor:
+    log_mean = log_mean_exp(log_w)
+    bound = commitment.log_bound(log_w.shape[1]) if normalize else 0.0
+    return torch.where(log_mean == -math.inf, -math.inf, log_lead + commitment.log_effective(log_mean) - bound)
 
 
 def _on_sampled_output(advantage: Tensor) -> Coefficients:
