@@ -9,11 +9,12 @@ import math
 import torch
 from torch import Tensor
 
-from jqlight.escape import EscapeMonitor
+from jqlight.escape import EscapeMonitor, StallMonitor
 from jqlight.objective import Coefficients, Commitment, Splice, log_mean_exp
 
 __all__ = [
     "EscapeMonitor",
+    "StallMonitor",
     "distinct_rationales",
     "effective_sample_size",
     "leave_one_out_spread",
@@ -21,8 +22,12 @@ __all__ = [
     "max_amplified_advantage",
     "relative_bias",
     "relative_variance",
+    "update_size",
     "weight_diagnostics",
 ]
+
+_SAMPLE = 1 << 14
+"""Numbers of a tensor that :func:`update_size` looks at: the whole of a small model, some of a large one."""
 
 
 def relative_variance(log_w: Tensor) -> Tensor:
@@ -83,6 +88,30 @@ def max_amplified_advantage(coefficients: Coefficients) -> float:
 def distinct_rationales(coefficients: Coefficients) -> float:
     """Mean number of rationales per group with a non-zero weight: for PAFT, how many distinct ones were drawn."""
     return (coefficients.pathwise != 0).sum(-1).double().mean().item()
+
+
+@torch.no_grad()
+def update_size(optimizer: torch.optim.Optimizer) -> float | None:
+    """Root mean square of m / (sqrt(v) + eps), the last update in units of the learning rate; None but for Adam's kin.
+
+    Over the numbers that have had a gradient, in samples of at most ``_SAMPLE`` a tensor. Adam makes it 1 at its first
+    step and some tenths later, whatever the gradient's size, unless that lies under epsilon: then it is their ratio.
+    """
+    total, count = 0.0, 0
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            if not {"step", "exp_avg", "exp_avg_sq"} <= state.keys() or "eps" not in group:
+                continue
+            beta1, beta2 = (float(beta) for beta in group["betas"])
+            step = float(state["step"])
+            stride = max(1, parameter.numel() // _SAMPLE)
+            mean = state["exp_avg"].flatten()[::stride].double() / (1 - beta1**step)
+            root = (state["exp_avg_sq"].flatten()[::stride].double() / (1 - beta2**step)).sqrt()
+            moved = mean != 0
+            total += (mean / (root + float(group["eps"])))[moved].square().sum().item()
+            count += int(moved.sum())
+    return math.sqrt(total / count) if count else None
 
 
 def logprob_gap(engine: list[list[float]], trainer: list[Tensor]) -> float:

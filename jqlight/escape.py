@@ -1,4 +1,4 @@
-"""When a run has left its cold start: one rule, for a run that trains and for one that is read back."""
+"""What a history of steps says: the escape from a cold start, a collapse after it, and a run that stands still."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -66,3 +66,29 @@ class EscapeMonitor:
         """Continue from ``state_dict``."""
         self.recent = deque(state["recent"], maxlen=self.window)
         self.best, self.escape_step, self.collapsed = state["best"], state["escape_step"], state["collapsed"]
+
+
+class StallMonitor:
+    """Tells once when an Adam-like optimizer has not moved the weights for some steps.
+
+    Args:
+        threshold: ``train/update_size`` under which a step counts as none. Healthy runs stand at 0.1 to 1.
+        window: steps in a row.
+    """
+
+    def __init__(self, threshold: float = 0.01, window: int = 10) -> None:
+        self.threshold, self.window = threshold, window
+        self.steps = 0
+
+    def update(self, size: float | None) -> bool:
+        """Take in ``train/update_size`` of a step; whether this is the moment to tell."""
+        self.steps = self.steps + 1 if size is not None and size < self.threshold else 0
+        return self.steps == self.window
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from ``state_dict``."""
+        self.steps = state["steps"]

@@ -311,28 +311,30 @@ def paft(
     return Coefficients(weights, weights)
 
 
-def garl_log_size(log_w: Tensor, q: float | Commitment, *, normalize: bool = True) -> Tensor:
+def garl_log_size(
+    log_w: Tensor, q: float | Commitment, *, normalize: bool = True, log_ratio: Tensor | None = None
+) -> Tensor:
     """log(M max_m pathwise_m) of GARL's coefficients, (B,) float64, nats; -inf for a row that is all -inf.
 
     The largest coefficient of a group: no score is larger in magnitude, as A falls and P A(P) grows with P. In units of
-    it the largest is 1 / M whatever P is, and the normalisation by M^q, a constant, cancels.
-
-    Args:
-        log_w: log p(y*|x*, z_m), (B, M), nats; log importance ratios are added to it by the caller.
-        q: a number in [0, 1] for ``Tsallis(q)``, or any commitment.
-        normalize: as in :func:`garl`.
+    it the largest is 1 / M whatever P is, and the normalisation by M^q, a constant, cancels. Arguments as in
+    :func:`garl`.
     """
     log_w = _check_log_w(log_w, 1, "GARL")
+    log_w = log_w if log_ratio is None else log_w + log_ratio
     return _log_size(log_w, as_commitment(q), log_w.amax(-1) - log_mean_exp(log_w), normalize)
 
 
-def paft_log_size(log_w: Tensor, q: float | Commitment, *, normalize: bool = True) -> Tensor:
+def paft_log_size(
+    log_w: Tensor, q: float | Commitment, *, normalize: bool = True, log_ratio: Tensor | None = None
+) -> Tensor:
     """log of the sum of PAFT's coefficients, w̄ A(w̄), (B,) float64, nats; -inf for a row that is all -inf.
 
-    In units of it the coefficients are n_m / K, the shares of the draws. Arguments as in :func:`garl_log_size`.
+    In units of it the coefficients are n_m / K, the shares of the draws. Arguments as in :func:`paft`.
     """
     log_w = _check_log_w(log_w, 1, "PAFT")
-    return _log_size(log_w, as_commitment(q), torch.zeros(len(log_w), dtype=log_w.dtype), normalize)
+    log_w = log_w if log_ratio is None else log_w + log_ratio
+    return _log_size(log_w, as_commitment(q), torch.zeros_like(log_w[:, 0]), normalize)
 
 
 def _log_size(log_w: Tensor, commitment: Commitment, log_lead: Tensor, normalize: bool) -> Tensor:

@@ -4,7 +4,7 @@ Nothing here uses the package's objective or policy: probabilities come from the
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.estimators import Estimator
-from jqlight.policy import PolicyConfig
+from jqlight.policy import Policy, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
 from jqlight.token_format import Thinking, TokenFormat
 
@@ -230,19 +230,23 @@ def fit(
     script: Iterable[list[list[Rollout]]],
     *,
     dtype: torch.dtype = torch.float64,
+    optimizer: Callable[[Policy], torch.optim.Optimizer] | None = None,
     **trainer: object,
 ) -> Tensor:
-    """The gradient of each optimizer step of ``Trainer.fit``, (steps, parameters), with frozen weights."""
+    """The gradient of each optimizer step of ``Trainer.fit``, (steps, parameters), with frozen weights.
+
+    ``optimizer`` makes another one than the recorder, of which only its course is of interest.
+    """
     estimator.policy.load()
     estimator.policy.model.to(dtype)
     estimator.sampler = Enumeration(script)
     recorder = Recorder(estimator.policy)
-    estimator.configure_optimizers = lambda: recorder
+    estimator.configure_optimizers = lambda: recorder if optimizer is None else optimizer(estimator.policy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quiet_trainer(**trainer).fit(estimator, datamodule=Batches(batches))
-    assert len(recorder.gradients) == len(batches)
-    return torch.stack(recorder.gradients)
+    assert len(recorder.gradients) == (0 if optimizer else len(batches))
+    return torch.stack(recorder.gradients) if recorder.gradients else torch.empty(0)
 
 
 def groups(world: World, samples: Iterable[Sequence[Rollout]], estimator: Estimator) -> Tensor:

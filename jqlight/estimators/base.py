@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from jqlight.benchmarks import Example
-from jqlight.diagnostics import EscapeMonitor, logprob_gap, max_amplified_advantage
+from jqlight.diagnostics import EscapeMonitor, StallMonitor, logprob_gap, max_amplified_advantage, update_size
 from jqlight.errors import ConfigError, EngineError, NonFiniteError
 from jqlight.estimators import distributed
 from jqlight.estimators.lookahead import Drawn, ImportanceRatios, Lookahead, Turn
 from jqlight.estimators.module import EvaluationMixin
+from jqlight.estimators.scale import StepScale
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, Group, Policy, PolicyConfig
 from jqlight.sampling import Rollout, Sampler, SamplerConfig, rollout_seed
@@ -74,6 +75,8 @@ class Estimator(EvaluationMixin):
         self.rollouts, self.samples, self.max_grad_norm, self.seed = rollouts, samples, max_grad_norm, seed
         self.monitor = EscapeMonitor()
         self.lookahead = Lookahead()
+        self.step_scale = StepScale()
+        self.stall = StallMonitor()
         self._seconds: dict[str, float] = {}
         self._reported: set[str] = set()
         self._remember(policy=asdict(policy), sampler=asdict(sampler), rollouts=rollouts, samples=samples, seed=seed)
@@ -112,6 +115,18 @@ class Estimator(EvaluationMixin):
         their truncated importance ratios, (1, M), see ``jqlight.objective.truncated``.
         """
 
+    def in_step_units(
+        self,
+        coefficients: Coefficients,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None,
+    ) -> Coefficients | None:
+        """A group's coefficients in the unit of this step's scale; None for a group that need not be run backward."""
+        return coefficients
+
     @abstractmethod
     def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
         """Diagnostics of the whole batch, (B, M); must hold ``success``, the estimate of P."""
@@ -128,6 +143,7 @@ class Estimator(EvaluationMixin):
         self._seconds = dict.fromkeys(("sample", "score", "update", "sync"), 0.0)
         prompts = distributed.total(len(batch), self.device)
         self._zero_grad()
+        self.step_scale.begin(self.policy.parameters())
 
         turn = Turn(self.global_step, batch)
         ahead = self.lookahead.take(turn)
@@ -143,7 +159,9 @@ class Estimator(EvaluationMixin):
                     log_ratio = None if ratios is None else ratios.of(rollouts, group)
                     coefficients = self.coefficients(signal.unsqueeze(0), example, rollouts, group, log_ratio)
                 with self._timed("update"):
-                    group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=1 / prompts)
+                    counted = self.in_step_units(coefficients, signal.unsqueeze(0), example, rollouts, group, log_ratio)
+                    if counted is not None:
+                        group.backward(Coefficients(counted.score[0], counted.pathwise[0]), scale=1 / prompts)
                 if ratios is None:
                     with self._timed("score"):
                         # After backward, whose forward has the log-probs of most rows: only the others run for this.
@@ -152,11 +170,12 @@ class Estimator(EvaluationMixin):
                 weights.append(coefficients)
             self._check_gap(gap)
             with self._timed("update"):
+                self.step_scale.finish(self.device)
                 norm = self._optimizer_step()
         with self._timed("sync"):
             self.sync_engine()
         stacked = Coefficients(*(torch.cat(parts) for parts in zip(*weights, strict=True)))
-        means = self.diagnose(torch.stack(signals), stacked) | self._staleness(ratios)
+        means = self.diagnose(torch.stack(signals), stacked) | self._staleness(ratios) | self.step_scale.metrics()
         peaks = {"max_amplified_advantage": max_amplified_advantage(stacked)}
         if ratios is None:
             peaks["logprob_gap"] = gap
@@ -289,11 +308,15 @@ class Estimator(EvaluationMixin):
         values["train/truncated"] = sum(r.truncated for r in everything) / len(everything)
         values |= {f"time/{phase}": seconds for phase, seconds in self._seconds.items()}
         values = distributed.mean(values, self.device)
-        values["train/dead_groups"] *= distributed.world_size()  # a count
+        for count in {"train/dead_groups", "train/skipped_groups"} & values.keys():
+            values[count] *= distributed.world_size()
         values |= distributed.largest({f"train/{name}": value for name, value in peaks.items()}, self.device)
         values["train/grad_norm"] = norm
-        values["train/lr"] = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-        self._watch(values["train/success"])
+        optimizer = self.optimizers().optimizer  # type: ignore[union-attr]
+        values["train/lr"] = optimizer.param_groups[0]["lr"]
+        if (size := update_size(optimizer)) is not None:
+            values["train/update_size"] = size
+        self._watch(values["train/success"], size)
         if self.monitor.escape_step is not None:
             values["train/escape_step"] = float(self.monitor.escape_step)
         values["train/collapsed"] = float(self.monitor.collapsed)
@@ -304,7 +327,13 @@ class Estimator(EvaluationMixin):
         self._reported |= reported.keys()
         self.log_dict(shown, prog_bar=True)
 
-    def _watch(self, success: float) -> None:
+    def _watch(self, success: float, size: float | None) -> None:
+        if self.stall.update(size):
+            self.print(
+                f"step {self.global_step}: nothing is being learnt. For {self.stall.window} steps weights have hardly "
+                f"moved (train/update_size {size:.1g}): the gradient lies under the optimizer's epsilon. "
+                "Ways out: --model.scale batch (GARL and PAFT), a larger model.q, or a smaller optimizer.eps"
+            )
         before = self.monitor.collapsed
         self.monitor.update(self.global_step, success)
         if self.monitor.collapsed and not before:
@@ -314,10 +343,15 @@ class Estimator(EvaluationMixin):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the escape monitor, so that a resumed run reports the same escape step."""
+        """Add what a resumed run goes on from: the escape monitor, the stall monitor and the step's scale."""
         checkpoint["escape_monitor"] = self.monitor.state_dict()
+        checkpoint["stall_monitor"] = self.stall.state_dict()
+        checkpoint["log_scale"] = self.step_scale.log_reference
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the escape monitor back."""
+        """Take back what :meth:`on_save_checkpoint` added; checkpoints of earlier versions lack some of it."""
         if "escape_monitor" in checkpoint:
             self.monitor.load_state_dict(checkpoint["escape_monitor"])
+        if "stall_monitor" in checkpoint:
+            self.stall.load_state_dict(checkpoint["stall_monitor"])
+        self.step_scale.log_reference = checkpoint.get("log_scale", -math.inf)

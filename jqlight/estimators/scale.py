@@ -69,11 +69,13 @@ class StepScale:
         """
         if self.kind == "raw":
             return 0.0
+        if log_size == -math.inf:  # a dead group, counted as one elsewhere
+            return None
         self._raise_to(log_size)
-        if log_size - self._log_unit < self._log_resolution():  # NaN where both are -inf: a dead group
+        if log_size - self._log_unit < self._log_resolution():
             self.skipped += 1
             return None
-        return self._log_unit if log_size > -math.inf else None
+        return self._log_unit
 
     def finish(self, device: torch.device) -> None:
         """Give all ranks the largest rank's unit, before their gradients are summed, and remember it."""
@@ -81,6 +83,13 @@ class StepScale:
             return
         self._raise_to(distributed.largest({"log_unit": self._log_unit}, device)["log_unit"])
         self.log_reference = self._log_unit
+
+    def metrics(self) -> dict[str, float]:
+        """The unit's logarithm, nats, and how many groups were not run; nothing for a raw step."""
+        if self.kind == "raw":
+            return {}
+        unit = {"log_scale": self.log_reference} if self.log_reference > -math.inf else {}
+        return {**unit, "skipped_groups": float(self.skipped)}
 
     def _raise_to(self, log_unit: float) -> None:
         if log_unit <= self._log_unit:

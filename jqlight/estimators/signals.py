@@ -1,5 +1,6 @@
 """The two signals a gradient estimator can be built on: the gold answer's likelihood, or a sampled answer's reward."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from jqlight.benchmarks import Example
 from jqlight.diagnostics import weight_diagnostics
 from jqlight.errors import ConfigError
 from jqlight.estimators.base import Estimator
+from jqlight.estimators.scale import Scale, StepScale
 from jqlight.metrics.verifiers import exact_match
 from jqlight.objective import Coefficients, Commitment, Tsallis, as_commitment
 from jqlight.policy import Continuation, Group, PolicyConfig
@@ -23,6 +25,8 @@ class AnswerLikelihood(Estimator):
         sampler: the engine and its budgets.
         q: a number in [0, 1], a schedule, or a splice.
         normalize: divide the coefficients by M^q.
+        scale: raw (the paper's step), batch (a batch's gradient is divided by its own largest coefficient) or running
+            (by a reference that rises at once and falls slowly), see :class:`jqlight.estimators.scale.StepScale`.
         **settings: those of ``Estimator``.
     """
 
@@ -34,11 +38,13 @@ class AnswerLikelihood(Estimator):
         sampler: SamplerConfig,
         q: float | Commitment = 0.75,
         normalize: bool = True,
+        scale: Scale = "raw",
         **settings: object,
     ) -> None:
         super().__init__(policy, sampler, **settings)  # type: ignore[arg-type]
         self.q, self.normalize = as_commitment(q), normalize
-        self._remember(normalize=normalize, **_described(self.q))
+        self.step_scale = StepScale(scale)
+        self._remember(normalize=normalize, scale=scale, **_described(self.q))
 
     @property
     def commitment(self) -> Commitment:
@@ -52,6 +58,39 @@ class AnswerLikelihood(Estimator):
     def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
         """Log-weights log p(y*|x*, z_m), (M,), nats."""
         return group.log_answer().cpu()
+
+    @abstractmethod
+    def coefficients(
+        self,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None = None,
+        log_unit: float = 0.0,
+    ) -> Coefficients:
+        """Coefficients (1, M) from log-weights (1, M), divided by e^log_unit."""
+
+    @abstractmethod
+    def log_size(self, log_w: Tensor, log_ratio: Tensor | None) -> Tensor:
+        """Size of the coefficients of log-weights (B, M), (B,) nats: what the step's scale is made of."""
+
+    def in_step_units(
+        self,
+        coefficients: Coefficients,
+        signal: Tensor,
+        example: Example,
+        rollouts: Sequence[Rollout],
+        group: Group,
+        log_ratio: Tensor | None,
+    ) -> Coefficients | None:
+        """Computed anew in the step's unit, since coefficients under e^-745 are lost when they are divided later."""
+        if self.step_scale.kind == "raw":
+            return coefficients
+        log_unit = self.step_scale.admit(self.log_size(signal, log_ratio).item())
+        if log_unit is None:
+            return None
+        return self.coefficients(signal, example, rollouts, group, log_ratio, log_unit)
 
     def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
         """Diagnostics of the log-weights (science of the estimate of P, its spread and bias)."""

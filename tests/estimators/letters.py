@@ -44,7 +44,7 @@ class Course(Callback):
 
 def make(kind: type[Estimator], path: str, **sampler: object) -> Estimator:
     """An estimator with the transformers engine; q of GARL and PAFT falls with the step."""
-    schedule = {GARL: {"q": Linear(6)}, PAFT: {"q": Step(5)}}.get(kind, {})
+    schedule = {GARL: {"q": Linear(6), "scale": "running"}, PAFT: {"q": Step(5)}}.get(kind, {})
     policy = PolicyConfig(path, thinking=Thinking(start="", separator=""))
     estimator = kind(policy, SamplerConfig("transformers", 2, 2, **sampler), rollouts=4, seed=3, **schedule)
     estimator.monitor = EscapeMonitor(threshold=1e-4, window=3)

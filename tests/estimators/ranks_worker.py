@@ -46,7 +46,8 @@ def main(path: str, devices: int, folder: str) -> None:
     own = [range(4) if devices == 1 else range(n) if rank == 0 else range(n, 4) for n in SHARES]
     last = Last()
     settings = {} if devices == 1 else {"strategy": "ddp", "use_distributed_sampler": False}
-    estimator = Doomed(**worlds[0].settings(), q=0.75, rollouts=3)
+    # The scaled step has all that the raw one has, and one number more that the ranks must agree on.
+    estimator = Doomed(**worlds[0].settings(), q=0.75, rollouts=3, scale="running")
     batches = [[worlds[i].example for i in indices] for indices in own]
     script = [[samples[i] for i in indices] for indices in own]
     gradients = fit(estimator, batches, script, devices=devices, callbacks=[last], **settings)

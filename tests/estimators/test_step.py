@@ -18,7 +18,7 @@ from jqlight.benchmarks import Example
 from jqlight.errors import EngineError, NonFiniteError
 from jqlight.estimators import GARL, GRPO, PAFT, Estimator
 from jqlight.objective import Coefficients, Splice
-from jqlight.policy import PolicyConfig
+from jqlight.policy import Group, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
 from jqlight.schedules import Cosine, Linear, Step
 
@@ -252,6 +252,98 @@ def test_clipping_scales_the_gradient(world: World) -> None:
     clipped = fit(estimator, [[world.example]], [[world.rationales[:2]]], callbacks=[logged])[0]
     assert relative(clipped * 10, free) < 1e-4, "up to the 1e-6 that torch adds to the norm"
     assert logged.steps[0]["train/grad_norm"] == pytest.approx(free.norm().item(), rel=1e-6)
+
+
+# -- the step's scale ------------------------------------------------------------------------------------------------
+
+
+class Shifted(GARL):
+    """GARL on log-weights that are all lower by ``shift`` nats: a colder start of the same shape."""
+
+    shift = 0.0
+
+    def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+        return super().signal(example, rollouts, group) + self.shift
+
+
+@pytest.mark.parametrize("scale", ["batch", "running"])
+@pytest.mark.parametrize("make", [partial(Shifted, q=q) for q in (0.0, 0.75, 1.0)] + [partial(PAFT, q=0.5)], ids=repr)
+def test_scaled_step_has_the_raw_steps_direction(make, scale: str, tiny_gpt2: str) -> None:
+    """In any order of prompts and any micro-batches; a largest group whose coefficients are all under 1 is divided."""
+    examples, drawn = make_batch(3, 5)
+    raw = one_step(make(**settings(tiny_gpt2), rollouts=5), examples, drawn)
+    for order in (slice(None), slice(None, None, -1)):
+        for tokens in (1, 100_000):
+            estimator = make(**settings(tiny_gpt2, micro_batch_tokens=tokens), rollouts=5, scale=scale)
+            scaled = one_step(estimator, examples[order], drawn[order])
+            assert relative(scaled / scaled.norm(), raw / raw.norm()) < 1e-12
+            size = math.exp(estimator.step_scale.log_reference)
+            assert relative(scaled * size, raw) < 1e-10
+
+
+@pytest.mark.parametrize("shift", [-50.0, -5000.0])
+@pytest.mark.parametrize("q", [0.0, 0.5, 1.0])
+def test_scaled_step_does_not_see_how_cold_the_start_is(q: float, shift: float, tiny_gpt2: str) -> None:
+    batch = make_batch(3, 4)
+    warm = one_step(Shifted(**settings(tiny_gpt2), q=q, rollouts=4, scale="batch"), *batch)
+    cold = Shifted(**settings(tiny_gpt2), q=q, rollouts=4, scale="batch")
+    cold.shift = shift
+    assert relative(one_step(cold, *batch), warm) < 1e-9
+
+
+class OneHopeless(GARL):
+    """GARL to which the answer of one question is e^-60 times as likely as it is."""
+
+    def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+        return super().signal(example, rollouts, group) - (60.0 if example.id == "question-0" else 0.0)
+
+
+def test_running_scale_gives_a_late_batch_of_hopeless_examples_no_whole_step(tiny_gpt2: str) -> None:
+    examples, drawn = make_batch(2, 4)
+    norms = {}
+    for scale in ("batch", "running"):
+        estimator = OneHopeless(**settings(tiny_gpt2), q=0.5, rollouts=4, scale=scale)
+        steps = fit(estimator, [[examples[1]], [examples[0]]], [[drawn[1]], [drawn[0]]])
+        norms[scale] = steps[1].norm() / steps[0].norm()
+    assert norms["batch"] > 0.1 and norms["running"] < 1e-10
+
+
+def test_groups_that_cannot_matter_are_not_run_backward(tiny_gpt2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, drawn = make_batch(2, 4)
+    run = []
+    backward = Group.backward
+    monkeypatch.setattr(
+        Group, "backward", lambda self, *args, **kwargs: run.append(1) or backward(self, *args, **kwargs)
+    )
+    logged = Logged()
+    fit(
+        OneHopeless(**settings(tiny_gpt2), q=0.0, rollouts=4, scale="batch"),
+        [examples[::-1]],
+        [drawn[::-1]],
+        callbacks=[logged],
+    )
+    assert len(run) == 1 and logged.steps[0]["train/skipped_groups"] == 1
+    assert "train/log_scale" in logged.steps[0]
+
+
+@pytest.mark.parametrize(("q", "scale", "stalls"), [(0.0, "raw", True), (0.0, "batch", False), (1.0, "raw", False)])
+def test_a_stalled_run_says_so_and_a_healthy_one_does_not(q: float, scale: str, stalls: bool, tiny_gpt2: str) -> None:
+    examples, drawn = make_batch(1, 4)
+    estimator = Shifted(**settings(tiny_gpt2), q=q, rollouts=4, scale=scale, normalize=False)
+    estimator.shift = -50.0
+    said, logged = [], Logged()
+    estimator.print = lambda *words, **_: said.append(" ".join(map(str, words)))
+    fit(
+        estimator,
+        [examples] * 12,
+        [drawn] * 12,
+        callbacks=[logged],
+        optimizer=lambda policy: torch.optim.AdamW(policy.parameters(), lr=1e-6),
+    )
+    told = [line for line in said if "nothing is being learnt" in line]
+    assert len(told) == stalls
+    assert ("step 10: " in told[0] and "--model.scale batch" in told[0]) if stalls else True
+    assert (logged.steps[-1]["train/update_size"] < 1e-2) == stalls
 
 
 # -- q over training -------------------------------------------------------------------------------------------------
