@@ -5,6 +5,7 @@ The classes are built with ``run=False``, so that a config's root is the root of
 """
 
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import MethodType
@@ -22,7 +23,7 @@ from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
 from jqlight.tracking.checkpoints import RunCheckpoint
 from jqlight.tracking.config import SaveConfig
-from jqlight.tracking.logger import RunLogger
+from jqlight.tracking.logger import RunLogger, with_run_logger
 from jqlight.tracking.progress import Console
 from jqlight.tracking.run_folder import RunFolder, find_run_folder
 
@@ -123,10 +124,11 @@ class RunCLI(LightningCLI):
         name = config.run_name or self._default_name()
         self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
         settings = {**self.config_init["trainer"].as_dict(), **kwargs}
-        if settings.get("logger") in (None, True) and not settings.get("fast_dev_run"):
+        if settings.get("logger") is not False and not settings.get("fast_dev_run"):
             # Numbered folders tell repeated runs apart, in MLflow too.
             name = config.run_name if config.run_dir else None
-            settings["logger"] = RunLogger(self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
+            own = partial(RunLogger, self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
+            settings["logger"] = with_run_logger(settings.get("logger"), own)
         settings["callbacks"] = self._callbacks(settings)
         try:
             return self._instantiate_trainer(settings, [])

@@ -24,7 +24,7 @@ TRAINER = {
     "devices": "how many of them",
     "strategy": "how several share the work, for example ddp",
     "precision": "Lightning's number format; null keeps policy.dtype",
-    "logger": "null logs to the run's folder and to MLflow, false to neither",
+    "logger": "null logs to the run's folder and MLflow, a logger adds that one, false logs nothing",
 }
 _WIDTH = 118
 _COLUMN = 46

@@ -22,7 +22,9 @@ _OF_THIS_RUN = ("run_dir", "ckpt_path", "config")
 
 
 class SaveConfig(SaveConfigCallback):
-    """Gives the logger the resolved config, its settings as parameters, and the tags that MLflow's charts group by.
+    """Gives the run's folder the resolved config, its settings as parameters, and the tags that MLflow groups by.
+
+    Loggers beside it get the config as hyper-parameters.
 
     Not in ``setup``, as Lightning's does: a run that fails to start leaves nothing behind.
     """
@@ -47,7 +49,10 @@ class SaveConfig(SaveConfigCallback):
         facts = run_facts(content, pl_module)
         settings = flatten({k: v for k, v in content.items() if k not in _OF_THIS_RUN})
         params = {**settings, **numeric_q(facts), **commitment_params(pl_module)}
-        for logger in _run_loggers(trainer):
+        for logger in trainer.loggers:
+            if not isinstance(logger, RunLogger):
+                logger.log_hyperparams(content)
+                continue
             logger.step_source = step_source(trainer)
             logger.log_config(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), params, facts | machine())
             if summary := data_summary(trainer):

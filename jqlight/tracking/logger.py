@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +213,18 @@ class RunLogger(Logger):
             status="RUNNING",
             tags={PARENT_TAG: parent} if parent else {},
         )
+
+
+def with_run_logger(given: Logger | Iterable[Logger] | bool | None, own: Callable[[], RunLogger]) -> list[Logger]:
+    """The loggers of a trainer: the one of the run's folder, and behind it those that the user gave.
+
+    Args:
+        given: the trainer's ``logger`` setting but False.
+        own: makes the folder's logger, where ``given`` has none.
+    """
+    loggers = [] if given is None or isinstance(given, bool) else [given] if isinstance(given, Logger) else [*given]
+    found = [logger for logger in loggers if isinstance(logger, RunLogger)] or [own()]
+    return [*found, *(logger for logger in loggers if not isinstance(logger, RunLogger))]
 
 
 class DeferredClient:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from letters import STEPS, STOP, make, train
+from lightning.pytorch.loggers import CSVLogger
 
 from jqlight.estimators import GARL, PAFT, Estimator
 
@@ -35,6 +36,12 @@ def test_engine_holds_the_trainers_weights_after_fit(three_token_gpt2: str, tmp_
     for name, parameter in estimator.policy.model.named_parameters():
         assert torch.equal(engine[name], parameter)
     assert all(metrics["train/logprob_gap"] < 1e-5 for metrics in course.steps.values())
+
+
+def test_any_logger_takes_what_a_script_trains(three_token_gpt2: str, tmp_path: Path) -> None:
+    train(make(GARL, three_token_gpt2), 2, tmp_path / "run", logger=CSVLogger(tmp_path, name="csv"))
+    (file,) = tmp_path.glob("csv/*/metrics.csv")
+    assert "train/success" in file.read_text().splitlines()[0].split(",")
 
 
 def test_seed_decides_the_course(three_token_gpt2: str, tmp_path: Path) -> None:
