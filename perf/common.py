@@ -68,7 +68,7 @@ def median(timings: list[Timing]) -> float:
 
 
 def alternate(variants: dict[str, Callable[[], Any]], repetitions: int, warmup: int = 1) -> dict[str, list[Timing]]:
-    """Timings of each variant, run in turn, so that a slow minute of the machine meets all of them."""
+    """Timings of each variant, run in turn, so that a slow minute of the machine slows all of them."""
     timings: dict[str, list[Timing]] = {name: [] for name in variants}
     for repetition in range(warmup + repetitions):
         for name, run in variants.items():
@@ -115,7 +115,7 @@ def minor_faults() -> int:
 
 def machine() -> dict[str, Any]:
     """Kind of processor, cores, versions, commit, date and allocator settings of this run."""
-    from jqlight.tracking.config import git_commit
+    from jqlight.machine import git_commit
 
     text = Path("/proc/cpuinfo").read_text()
     name = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "CPU")

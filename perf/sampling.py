@@ -46,8 +46,8 @@ def variants(sampler: Sampler, work: Work) -> dict[str, Callable[[], None]]:
 
     def ours() -> None:
         llm.reset_prefix_cache()
-        drawn = sampler.sample(prompts, seeds, answers=True, decoding=Decoding())
-        tokens = sum(len(r.rationale_ids) + len(r.answer_ids) for group in drawn for r in group)
+        groups = sampler.sample(prompts, seeds, answers=True, decoding=Decoding())
+        tokens = sum(len(r.rationale_ids) + len(r.answer_ids) for group in groups for r in group)
         assert tokens == work.sampled, f"{tokens} tokens were sampled, {work.sampled} belong to it"
 
     def raw() -> None:

@@ -1,7 +1,7 @@
 """Forward and backward of one group against its sizes, and how the time grows: `make bench-scaling`.
 
 One size varies at a time, the others stay as in `BASE`. ``slopes`` are those of neighbouring points on double
-logarithmic axes: 0 where the size costs nothing, 1 where the time is proportional to it. Model FLOPs stand beside the
+logarithmic axes: 0 where the size costs nothing, 1 where the time is proportional to it. Model FLOPs come with the
 seconds: where both slopes agree the growth is that of the work, where they do not it is the machine's.
 
     python -m perf.scaling            measure, append to results.jsonl, draw

@@ -1,7 +1,7 @@
 """A step of each of the five estimators on the same work, taken in turn in one run: `make bench-step`.
 
-All five share one policy and one engine, so that a slow minute of the machine meets all of them. A step is everything
-between two heads of the trainer's loop; ``other`` is what no phase of the estimator's own clock holds.
+All five share one policy and one engine, so that a slow minute of the machine slows all of them. A step is everything
+from one start of the trainer's loop to the next; ``other`` is what no phase of the estimator's own clock covers.
 
 ``utilisation`` is the work that the mathematics asks for, over the time and over the rate of a 2048³ float32 product
 measured in the same run: each prompt once, a rollout once forward and, where it has a coefficient, once backward.
@@ -37,7 +37,7 @@ from perf.workload import (
 PHASES = ("sample", "score", "update", "sync")
 
 
-class Turns(LightningModule):
+class RoundRobin(LightningModule):
     """Estimators that take a step each in turn, on one policy and one engine."""
 
     def __init__(self, members: dict[str, Estimator]) -> None:
@@ -67,23 +67,23 @@ class Turns(LightningModule):
         self.first.sync_engine()
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
-        self.members[self.turn(batch_idx)].training_step(batch, batch_idx)
+        self.members[self.name_at(batch_idx)].training_step(batch, batch_idx)
 
-    def turn(self, batch_idx: int) -> str:
+    def name_at(self, batch_idx: int) -> str:
         """Whose step it is."""
         return self.names[batch_idx % len(self.names)]
 
 
 class Clock(Callback):
-    """Time, phases and peak memory of every step, from one head of the trainer's loop to the next."""
+    """Time, phases and peak memory of every step, from one start of the trainer's loop to the next."""
 
     def __init__(self) -> None:
         self.steps: dict[str, list[dict[str, Any]]] = {}
         self._meter: Meter | None = None
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Turns, batch: list, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: RoundRobin, batch: list, batch_idx: int) -> None:
         if self._meter is not None:
-            name = pl_module.turn(batch_idx - 1)
+            name = pl_module.name_at(batch_idx - 1)
             self.steps.setdefault(name, []).append(self._measured(trainer, pl_module.members[name]))
         wait_quiet()
         reset_peak()
@@ -149,7 +149,7 @@ def main() -> None:
     assert set(members) == set(ESTIMATORS)
     steps = (options.rounds + 1) * len(members) + 1
     rates = [matmul_rate()]
-    quiet_trainer(steps, clock).fit(Turns(members), datamodule=Words(work, steps, Shape().vocab))
+    quiet_trainer(steps, clock).fit(RoundRobin(members), datamodule=Words(work, steps, Shape().vocab))
     rates.append(matmul_rate())
     found = {name: summary(taken[1:], work, max(rates)) for name, taken in clock.steps.items()}
     record(

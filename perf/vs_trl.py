@@ -2,12 +2,12 @@
 
 Both train the same 12.6 M parameter Qwen3 in float32 with AdamW on two prompts of 512 tokens with 16 rollouts of 64
 sampled tokens, one optimizer step per batch, rewarded by the share of odd token ids, each in a process of its own that
-waits while the other computes. A step is everything between two heads of the trainer's loop.
+waits while the other computes. A step is everything from one start of the trainer's loop to the next.
 
 TRL 1.16 is given its best on a CPU, which it does not run on as it stands:
 - vLLM inside the process (``vllm_mode="colocate"``). TRL supports vLLM to 0.31; with 0.32's CPU build its first weight
-  update stops with an AttributeError. `side_trl.sync` replaces that one method by what jqlight's own engine does, and
-  the engine is told float32 and eager, which TRL cannot be asked for.
+  update stops with an AttributeError. `worker_trl.sync` replaces that one method by what jqlight's own engine does, and
+  the engine is set to float32 and eager, which TRL has no setting for.
 - TRL limits its output head to completion tokens on CUDA only; here it does so on the CPU too (``--full-head`` leaves
   it as shipped, which is slower).
 - bf16 and gradient checkpointing, on by default, are off. Everything else is TRL's default, its importance-sampling
@@ -22,14 +22,14 @@ import statistics
 from typing import Any
 
 from perf.common import Timing, quiet, record
-from perf.sides import Side
+from perf.workers import WorkerClient
 from perf.workload import Work, describe, make_model
 
 PHASES = ("generate", "score", "forward_backward", "sync")
 
 
 def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the quiet steps of one side."""
+    """Medians over the quiet steps of one trainer."""
     kept = [steps[i] for i in quiet(Timing(s["seconds"], s["foreign"]) for s in steps)]
     seconds = statistics.median(s["seconds"] for s in kept)
     splits = [split(s["split"]) for s in kept]
@@ -45,7 +45,7 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def split(seconds: dict[str, float]) -> dict[str, float]:
-    """Phases of one step under the names of both sides; TRL's forward and backward is its step without the rest."""
+    """One step's phases under the names of :data:`PHASES`; TRL's forward and backward is its step without the rest."""
     if "training_step" not in seconds:
         return seconds
     return {**seconds, "forward_backward": seconds["training_step"] - seconds["prepare"]}
@@ -75,18 +75,18 @@ def main() -> None:
     total = options.warmup + options.steps
     common = [model, *map(str, options.work), "--steps", str(total)]
     head = ["--full-head"] if options.full_head else []
-    sides = {
-        "trl": Side("perf.side_trl", *common, "--micro", str(micro), *head),
-        "jqlight": Side("perf.side_jqlight", *common),
+    workers = {
+        "trl": WorkerClient("perf.worker_trl", *common, "--micro", str(micro), *head),
+        "jqlight": WorkerClient("perf.worker_jqlight", *common),
     }
-    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
     for step in range(total):
-        for name, side in sides.items():
-            answer = side.step()
+        for name, worker in workers.items():
+            answer = worker.step()
             if step >= options.warmup:
                 taken[name].append(answer)
-    for side in sides.values():
-        side.close()
+    for worker in workers.values():
+        worker.close()
     ours, theirs = summary(taken["jqlight"]), summary(taken["trl"])
     record(
         "vs_trl",

@@ -104,12 +104,12 @@ class Words(Benchmark):
 
 
 def odd_share(ids: Sequence[int]) -> float:
-    """The reward on both sides: share of odd token ids, different in nearly every rollout."""
+    """The reward of both trainers: share of odd token ids, different in nearly every rollout."""
     return sum(i % 2 for i in ids) / len(ids)
 
 
 class OddReward:
-    """Reward estimators with `odd_share` in the place of the exact match."""
+    """Reward estimators with `odd_share` instead of the exact match."""
 
     def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
         return torch.tensor([odd_share(r.rationale_ids + r.answer_ids) for r in rollouts], dtype=torch.float64)
@@ -148,7 +148,7 @@ def quiet_trainer(steps: int, *callbacks: Callback) -> Trainer:
 
 
 def never_stop(sampler: Sampler) -> None:
-    """Let no rollout end before its budget, as ``ignore_eos`` does on TRL's side."""
+    """Let no rollout end before its budget, as ``ignore_eos`` does for TRL."""
     generate = sampler.engine.generate
 
     def whole(requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:

@@ -109,6 +109,13 @@ def test_the_package_is_typed_and_its_checks_are_strict():
     assert mypy["strict"] and "ignore_missing_imports" not in mypy and "follow_imports" not in mypy
 
 
+def test_the_package_brings_all_its_files():
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["jqlight"]
+    packaged = {path for pattern in patterns for path in (ROOT / "jqlight").glob(pattern)}
+    files = {path for path in (ROOT / "jqlight").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files and files <= packaged
+
+
 def test_exceptions_to_the_checks_name_their_rule():
     for path in [path for folder in ("jqlight", "perf", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")]:
         bare = re.findall(r"# type: ignore(?!\[)|# noqa(?!: [A-Z]+\d+)", path.read_text())

@@ -1,4 +1,4 @@
-"""Two trainers side by side: each lives in a process of its own and takes one step when it is told to."""
+"""Two trainers in turn: each runs in a process of its own and takes one step per command."""
 
 import json
 import os
@@ -9,30 +9,30 @@ from typing import Any
 from perf.common import Meter, reset_peak, resident_mib, timed
 
 
-class Side:
-    """The parent's end of one trainer."""
+class WorkerClient:
+    """The parent's connection to one trainer."""
 
     def __init__(self, module: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", module, *arguments]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ready = self._answer()
+        process = [sys.executable, "-m", module, *arguments]
+        self._child = subprocess.Popen(process, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ready = self._receive()
 
     def step(self) -> dict[str, Any]:
-        """Let the trainer take one step; its seconds, foreign cores, split, peak memory and checks."""
-        self._say("step")
-        return self._answer()
+        """One step of the trainer: its seconds, foreign cores, split, peak memory and checks."""
+        self._send("step")
+        return self._receive()
 
     def close(self) -> None:
         """End the process."""
-        self._say("stop")
+        self._send("stop")
         self._child.wait(timeout=60)
 
-    def _say(self, word: str) -> None:
+    def _send(self, command: str) -> None:
         assert self._child.stdin is not None, "opened as a pipe"
-        self._child.stdin.write(word + "\n")
+        self._child.stdin.write(command + "\n")
         self._child.stdin.flush()
 
-    def _answer(self) -> dict[str, Any]:
+    def _receive(self) -> dict[str, Any]:
         assert self._child.stdout is not None, "opened as a pipe"
         line = self._child.stdout.readline()
         if not line:
@@ -40,14 +40,14 @@ class Side:
         return json.loads(line)
 
 
-class Gate:
-    """The trainer's end: `pause` stands at the head of every step and lets it begin when the parent says so.
+class WorkerLoop:
+    """The trainer's connection to the parent: `pause`, called before every step, returns on the parent's command.
 
     A step is all that happens from one pause to the next, the trainer's own loop included.
 
     Attributes:
         seconds: phase -> seconds of the current step, filled by clocks set with `watch`.
-        facts: further values of the step that the side wants to report.
+        facts: further values of the step to report.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""TRL's side of vs_trl: its GRPOTrainer with vLLM in its own process, made to work on a CPU; see vs_trl."""
+"""TRL's worker of vs_trl: its GRPOTrainer with vLLM in its own process, made to work on a CPU; see vs_trl."""
 
 import argparse
 import functools
@@ -11,18 +11,18 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from perf.sides import Gate
+from perf.workers import WorkerLoop
 from perf.workload import Shape, Work, odd_share, words
 
 
 class Pause(TrainerCallback):
-    """Waits at the head of every step."""
+    """Waits before every step."""
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
+    def __init__(self, loop: WorkerLoop) -> None:
+        self.loop = loop
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.gate.pause()
+        self.loop.pause()
 
 
 def sync(self: Any) -> None:
@@ -75,7 +75,7 @@ def configure(work: Work, micro: int, steps: int) -> GRPOConfig:
     )
 
 
-def watch(gate: Gate, trainer: GRPOTrainer, work: Work) -> None:
+def watch(loop: WorkerLoop, trainer: GRPOTrainer, work: Work) -> None:
     """Set the clocks of the split, and check the length of what was generated."""
 
     def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -85,12 +85,12 @@ def watch(gate: Gate, trainer: GRPOTrainer, work: Work) -> None:
         return [odd_share(ids) for ids in completion_ids]
 
     trainer.reward_funcs[0] = reward
-    gate.watch(trainer.vllm_generation, "generate", "generate")
-    gate.watch(trainer.vllm_generation, "sync_weights", "sync")
+    loop.watch(trainer.vllm_generation, "generate", "generate")
+    loop.watch(trainer.vllm_generation, "sync_weights", "sync")
     forward = "_get_per_token_logps_and_entropies"
-    gate.watch(trainer, forward, lambda: "forward" if torch.is_grad_enabled() else "score")
-    gate.watch(trainer, "training_step", "training_step")
-    gate.watch(trainer, "_prepare_inputs", "prepare")
+    loop.watch(trainer, forward, lambda: "forward" if torch.is_grad_enabled() else "score")
+    loop.watch(trainer, "training_step", "training_step")
+    loop.watch(trainer, "_prepare_inputs", "prepare")
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--micro", type=int, required=True)
     parser.add_argument("--full-head", action="store_true")
     options = parser.parse_args()
-    gate, work = Gate(), Work(*options.work)
+    loop, work = WorkerLoop(), Work(*options.work)
     patch(not options.full_head)
     prompts = [{"prompt": words(work.prompt, Shape().vocab, i)} for i in range((options.steps + 2) * work.prompts)]
     trainer = GRPOTrainer(
@@ -110,9 +110,9 @@ def main() -> None:
         train_dataset=Dataset.from_list(prompts),
         reward_funcs=lambda completion_ids, **_: [0.0] * len(completion_ids),
         processing_class=AutoTokenizer.from_pretrained(options.model),
-        callbacks=[Pause(gate)],
+        callbacks=[Pause(loop)],
     )
-    watch(gate, trainer, work)
+    watch(loop, trainer, work)
     trainer.train()
 
 
