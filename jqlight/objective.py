@@ -70,7 +70,7 @@ class Commitment(ABC):
         return 0.0
 
     def at(self, step: int) -> "Commitment":
-        """The commitment in force at optimizer step ``step`` (a schedule changes it)."""
+        """The commitment itself, at every optimizer step; a schedule gives another one."""
         return self
 
 
@@ -155,7 +155,11 @@ class Splice(Commitment):
 
 def as_commitment(q: "float | Commitment") -> Commitment:
     """``q`` itself when it is a commitment, ``Tsallis(q)`` when it is a number."""
-    return q if isinstance(q, Commitment) else Tsallis(q)
+    if isinstance(q, Commitment):
+        return q
+    if not isinstance(q, int | float):
+        raise ConfigError(f"q: given {q!r}, allowed is a number or a commitment; a schedule gives one: q.at(step)")
+    return Tsallis(q)
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
@@ -245,8 +249,7 @@ def garl(
         normalize: divide by M^q (Tsallis only), which bounds the effective reward by 1.
         log_ratio: log importance ratios (B, M) of rollouts drawn by another policy, see :func:`truncated`; None for 0.
         log_unit: what the coefficients are counted in, nats, a number or (B, 1): they come divided by e^log_unit, so
-            that one of e^-800, which no float64 holds, can be told. 0 is the paper's step, :func:`garl_log_size` a step
-            without a scale.
+            that one of e^-800, which no float64 holds, can be told. 0 is the paper's step.
 
     Raises:
         ConfigError: M = 1 with a baseline.
@@ -328,10 +331,7 @@ def garl_log_size(
 def paft_log_size(
     log_w: Tensor, q: float | Commitment, *, normalize: bool = True, log_ratio: Tensor | None = None
 ) -> Tensor:
-    """log of the sum of PAFT's coefficients, w̄ A(w̄), (B,) float64, nats; -inf for a row that is all -inf.
-
-    In units of it the coefficients are n_m / K, the shares of the draws. Arguments as in :func:`paft`.
-    """
+    """log of the sum of PAFT's coefficients, w̄ A(w̄), (B,) float64, nats: in units of it they are n_m / K."""
     log_w = _check_log_w(log_w, 1, "PAFT")
     log_w = log_w if log_ratio is None else log_w + log_ratio
     return _log_size(log_w, as_commitment(q), torch.zeros_like(log_w[:, 0]), normalize)

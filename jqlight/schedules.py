@@ -1,19 +1,17 @@
-"""q over training: commitments that change with the optimizer step.
+"""q over training: functions from the optimizer step to a commitment.
 
 A schedule is a function of the step alone, so a resumed run continues it exactly.
 """
 
 import math
-from abc import abstractmethod
-
-from torch import Tensor
+from abc import ABC, abstractmethod
 
 from jqlight.errors import ConfigError
-from jqlight.objective import Commitment, Tsallis
+from jqlight.objective import Tsallis
 
 
-class Schedule(Commitment):
-    """A q that moves from ``start`` to ``end``; call ``at(step)`` for the commitment of one optimizer step.
+class Schedule(ABC):
+    """A q that moves from ``start`` to ``end``: a function from the optimizer step to the commitment in force at it.
 
     Raises:
         ConfigError: q outside [0, 1], or a step count below 1.
@@ -32,22 +30,6 @@ class Schedule(Commitment):
         """``Tsallis`` with the q of optimizer step ``step`` (the first step is 0)."""
         share = self.progress(step)
         return Tsallis((1 - share) * self.start + share * self.end)
-
-    def __call__(self, log_p: Tensor) -> Tensor:
-        """Log-amplification of the first step."""
-        return self.at(0)(log_p)
-
-    def log_effective(self, log_p: Tensor) -> Tensor:
-        """log(P A(P)) of the first step."""
-        return self.at(0).log_effective(log_p)
-
-    def loss(self, p: Tensor | float) -> Tensor:
-        """Loss of the first step."""
-        return self.at(0).loss(p)
-
-    def q_at(self, log_p: Tensor) -> Tensor:
-        """q of the first step."""
-        return self.at(0).q_at(log_p)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__.lower()}({self.start:g}->{self.end:g}@{self.steps})"

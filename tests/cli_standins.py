@@ -42,6 +42,13 @@ class Climber(LightningModule):
         self.samples, self.fail_at, self.pause = samples, fail_at, pause
         self.save_hyperparameters({"estimator": "Climber", "q": q, "samples": samples, "label": label})
 
+    def configure_optimizers(self):
+        optimizer = self.optimizer([self.policy.weight])
+        scheduler = getattr(self, "lr_scheduler", None)
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler(optimizer), "interval": "step"}}
+
     def configure_model(self):
         if not hasattr(self.policy, "weight"):
             self.policy.load()

@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.estimators import Estimator
-from jqlight.policy import Policy, PolicyConfig
+from jqlight.policy import PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
 from jqlight.token_format import Thinking, TokenFormat
 
@@ -148,7 +148,6 @@ class World:
             "policy": PolicyConfig(self.path, thinking=self.thinking, **policy),
             "sampler": SamplerConfig("transformers", max_thinking_tokens=MAX_THINKING, max_answer_tokens=MAX_ANSWER),
             "max_grad_norm": float("inf"),
-            "seed": 0,
         }
 
 
@@ -230,7 +229,7 @@ def fit(
     script: Iterable[list[list[Rollout]]],
     *,
     dtype: torch.dtype = torch.float64,
-    optimizer: Callable[[Policy], torch.optim.Optimizer] | None = None,
+    optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer] | None = None,
     **trainer: object,
 ) -> Tensor:
     """The gradient of each optimizer step of ``Trainer.fit``, (steps, parameters), with frozen weights.
@@ -241,7 +240,7 @@ def fit(
     estimator.policy.model.to(dtype)
     estimator.sampler = Enumeration(script)
     recorder = Recorder(estimator.policy)
-    estimator.configure_optimizers = lambda: recorder if optimizer is None else optimizer(estimator.policy)
+    estimator.optimizer = lambda parameters: recorder if optimizer is None else optimizer(parameters)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quiet_trainer(**trainer).fit(estimator, datamodule=Batches(batches))

@@ -7,7 +7,7 @@ answer); subsets, tokens, dropped records and loaders are here.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -87,6 +87,8 @@ class Benchmark(LightningDataModule):
         "exact_": on_answer(exact_match),
     }
     """Metric prefix to verifier; the empty prefix is the paper's rule."""
+    reward: ClassVar[str] = "exact_"
+    """Prefix of the verifier whose score of a sampled answer GRPO, RLOO and MaxRL train on."""
 
     # Ranks may have no validation batch at all when there are more of them than examples.
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -151,8 +153,9 @@ class Benchmark(LightningDataModule):
         return records.read_hub(self.hub, split, self.id_field)
 
     def bind(self, token_format: TokenFormat) -> "Benchmark":
-        """The benchmark itself, tokenising with ``token_format`` (under a trainer it is taken from the module)."""
-        self._token_format = token_format
+        """The benchmark itself, tokenising with ``token_format``; what it has tokenised otherwise is forgotten."""
+        if self._token_format is not token_format:
+            self._token_format, self._examples = token_format, {}
         return self
 
     def setup(self, stage: str) -> None:
@@ -177,7 +180,7 @@ class Benchmark(LightningDataModule):
             ConfigError: too few examples for one step, or prompts that do not divide between the ranks.
         """
         examples = self.examples("train")
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_world_size()
         loader = TrainLoader(examples, self.prompts_per_step, self.seed, rank, world_size)
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         if isinstance(limit, int) or limit != 1.0:  # 1 is one batch, 1.0 all of them
@@ -186,11 +189,11 @@ class Benchmark(LightningDataModule):
 
     def val_dataloader(self) -> EvaluationLoader[Example]:
         """Batches of validation examples."""
-        return EvaluationLoader(self.examples("validation"), self.evaluation_batch, *self._place())
+        return EvaluationLoader(self.examples("validation"), self.evaluation_batch, *self._rank_and_world_size())
 
     def test_dataloader(self) -> EvaluationLoader[Example]:
         """Batches of test examples."""
-        return EvaluationLoader(self.examples("test"), self.evaluation_batch, *self._place())
+        return EvaluationLoader(self.examples("test"), self.evaluation_batch, *self._rank_and_world_size())
 
     def predict_dataloader(self) -> EvaluationLoader[Example]:
         """Batches of test examples."""
@@ -217,18 +220,16 @@ class Benchmark(LightningDataModule):
 
     @property
     def token_format(self) -> TokenFormat:
-        """The bound format, or the trained module's own.
+        """The bound format; under a trainer the module binds its own before any data are read.
 
         Raises:
-            ConfigError: neither is there.
+            ConfigError: there is none.
         """
         if self._token_format is None:
-            if self.trainer is None:
-                raise ConfigError(f"{type(self).__name__} has no tokenizer: call bind(token_format), or use a trainer")
-            self._token_format = cast(TokenFormat, self.trainer.lightning_module.token_format)
+            raise ConfigError(f"{type(self).__name__} has no tokenizer: call bind(token_format), or use a trainer")
         return self._token_format
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _select(self, split: Split) -> list[Example]:

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from jqlight.benchmarks import Benchmark
 from jqlight.cli import config, messages, output, quiet
@@ -49,6 +47,14 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raise Refusal with ``message``."""
         raise Refusal(message) from ex
+
+    def add_lightning_class_args(self, lightning_class: Any, nested_key: str, *args: Any, **kwargs: Any) -> list[str]:
+        """Lightning's, but that optimizer and schedule of a module are set in sections of their own."""
+        if lightning_class is not LightningModule:
+            return super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
+        skip = set(config.OWN_SECTIONS)
+        self.add_subclass_arguments(lightning_class, nested_key, fail_untyped=False, required=True, skip=skip)
+        return []
 
 
 class RunCLI(LightningCLI):
@@ -155,26 +161,19 @@ class RunCLI(LightningCLI):
         return callbacks
 
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
-        # Lightning would build the optimizer here, from a model that has no weights before configure_model.
+        # Lightning would build the optimizer here, from a model that has no weights before configure_model, and put a
+        # method on the model: ours has one, and is told what to make.
         optimizer, scheduler = self.config_init.get("optimizer"), self.config_init.get("lr_scheduler")
-        if not optimizer:
-            if scheduler:
-                raise ConfigError("lr_scheduler: given without an optimizer; give optimizer.class_path too")
-            if self.verb == "fit" and not is_overridden("configure_optimizers", self.model, LightningModule):
-                raise ConfigError(
-                    "optimizer: not given; name a class and its learning rate, as in "
-                    "--optimizer AdamW --optimizer.lr 5e-6"
-                )
-            return
-
-        def configure_optimizers(module: LightningModule) -> Any:
-            built = instantiate_class([p for p in module.parameters() if p.requires_grad], optimizer)
-            if not scheduler:
-                return built
-            schedule = {"scheduler": instantiate_class(built, scheduler), "interval": "step"}
-            return {"optimizer": built, "lr_scheduler": schedule}
-
-        self.model.configure_optimizers = MethodType(configure_optimizers, self.model)
+        if scheduler and not optimizer:
+            raise ConfigError("lr_scheduler: given without an optimizer; give optimizer.class_path too")
+        if self.verb == "fit" and not optimizer:
+            raise ConfigError(
+                "optimizer: not given; name a class and its learning rate, as in --optimizer AdamW --optimizer.lr 5e-6"
+            )
+        if optimizer:
+            self.model.optimizer = partial(instantiate_class, init=optimizer)
+        if scheduler:
+            self.model.lr_scheduler = partial(instantiate_class, init=scheduler)
 
 
 def _has(callbacks: list[Callback], kind: type[Callback]) -> bool:

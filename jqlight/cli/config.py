@@ -14,6 +14,8 @@ import yaml
 
 ROOTS = {"model": "jqlight.estimators", "data": "jqlight.benchmarks"}
 """Config section -> package in which a bare class name is looked up."""
+OWN_SECTIONS = ("optimizer", "lr_scheduler")
+"""Settings of an estimator that a config gives in sections of their own."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def parameters(owner: type) -> dict[str, Any]:
         hints = typing.get_type_hints(init)
         signature = inspect.signature(init).parameters
         for name, parameter in signature.items():
-            if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            packed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if not packed and name not in ("self", *OWN_SECTIONS):
                 found.setdefault(name, hints.get(name, Any))
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
             break

@@ -53,18 +53,10 @@ def evaluate(estimator: "Estimator", benchmark: "Benchmark", split: str, folder:
     """
     from jqlight.benchmarks.evaluator import Evaluator
     from jqlight.cli.predictions import write_rows
-    from jqlight.sampling import build_sampler
 
     benchmark.setup("validate" if split == "validation" else "test")
     print(benchmark.summary(), flush=True)
-    policy = estimator.policy
-    estimator.sampler = build_sampler(
-        estimator.sampler_config,
-        model_path=policy.path,
-        dtype=policy.config.dtype,
-        token_format=estimator.token_format,
-        max_prompt_tokens=benchmark.max_prompt_tokens,
-    )
+    estimator.start_sampler(benchmark)
     estimator.evaluator = evaluator = Evaluator(benchmark.verifiers, estimator.samples, benchmark.normalise)
     loader = benchmark.val_dataloader() if split == "validation" else benchmark.test_dataloader()
     step = estimator.validation_step if split == "validation" else estimator.test_step

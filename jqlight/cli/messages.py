@@ -8,12 +8,11 @@ from typing import Any
 
 import yaml
 
-from jqlight.cli.config import ROOTS, Given, chosen_class, config_files, given_settings, known_keys
+from jqlight.cli.config import OWN_SECTIONS, ROOTS, Given, chosen_class, config_files, given_settings, known_keys
 from jqlight.errors import ConfigError, JQLightError
 
 RUN_KEYS = ("seed_everything", "run_name", "run_dir", "experiment_name", "ckpt_path", "config", "print_config", "help")
 """Top-level settings that are no section."""
-OPEN_SECTIONS = ("optimizer", "lr_scheduler")
 
 _TYPES = {
     "<class 'float'>": "a number",
@@ -66,7 +65,7 @@ def check_keys(arguments: Sequence[str], trainer: type) -> None:
     known = _known(settings, trainer)
     for given in settings:
         section = given.key.split(".")[0]
-        if section in OPEN_SECTIONS or (section in ROOTS and not _is_ours(section, settings)):
+        if section in OWN_SECTIONS or (section in ROOTS and not _is_ours(section, settings)):
             continue
         if section in ROOTS and _outdated(given, section, settings):
             continue
@@ -86,7 +85,7 @@ def _is_ours(section: str, settings: Sequence[Given]) -> bool:
 
 
 def _known(settings: Sequence[Given], trainer: type) -> dict[str, bool]:
-    known = {**dict.fromkeys(RUN_KEYS, False), **dict.fromkeys(OPEN_SECTIONS, True), **known_keys("trainer", trainer)}
+    known = {**dict.fromkeys(RUN_KEYS, False), **dict.fromkeys(OWN_SECTIONS, True), **known_keys("trainer", trainer)}
     known |= {"trainer": False, "h": False}
     known |= {key: True for key in known if key.startswith("trainer.") and key in _OPEN_TRAINER}
     for section in ("model", "data"):

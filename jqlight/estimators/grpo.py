@@ -1,16 +1,16 @@
-"""GRPO on exact-match rewards, the baseline that stalls at a cold start."""
+"""GRPO on the rewards of sampled answers, the baseline that stalls at a cold start."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError
+from jqlight.estimators.base import GroupSample
 from jqlight.estimators.signals import SampledReward
 from jqlight.objective import Coefficients, grpo, reweighted
-from jqlight.policy import Group, Policy, PolicyConfig
-from jqlight.sampling import Rollout, SamplerConfig
+from jqlight.policy import Policy, PolicyConfig
+from jqlight.sampling import SamplerConfig
 
 
 class GRPO(SampledReward):
@@ -19,40 +19,35 @@ class GRPO(SampledReward):
     How it differs from DeepSeekMath's: one optimizer step per rollout batch, so the importance ratio is 1 and nothing
     is clipped; no KL term by default, and where ``kl`` asks for one it is the policy gradient of the sequence's KL from
     the starting model, not a per-token k3 loss; the sum over an output's tokens is used and not their mean, unless
-    ``length_normalize``; the reward is an exact match of the answer.
+    ``length_normalize``; the reward is the benchmark's, an exact match of the answer as a rule.
 
     Args:
         policy: the trained causal language model.
         sampler: the engine and its budgets.
-        rollouts: M, outputs per prompt, at least 2.
-        samples: samples per prompt in evaluation, the k of pass@k and maj@k.
         eps: added to the standard deviation of a group's rewards.
         scale_rewards: divide by that standard deviation.
         length_normalize: divide each output's advantage by its number of sampled tokens.
         kl: weight of KL(policy || starting model); above 0 a frozen copy of the starting model is held.
-        max_grad_norm: gradient norm above which the gradient is scaled down; inf for never.
-        seed: of all sampling; None takes ``seed_everything``.
+        **settings: those of :class:`SampledReward`.
 
     Raises:
-        ConfigError: fewer than 2 rollouts, or a negative kl.
+        ConfigError: a negative kl, or what :class:`SampledReward` refuses.
     """
 
     def __init__(
         self,
         policy: PolicyConfig,
         sampler: SamplerConfig,
-        rollouts: int = 32,
-        samples: int = 16,
+        *,
         eps: float = 1e-4,
         scale_rewards: bool = True,
         length_normalize: bool = False,
         kl: float = 0.0,
-        max_grad_norm: float = 1.0,
-        seed: int | None = None,
+        **settings: Any,
     ) -> None:
-        if kl < 0:
+        super().__init__(policy, sampler, **settings)
+        if not kl >= 0:
             raise ConfigError(f"model.kl: given {kl}, allowed is 0 (no KL term) or a positive weight")
-        super().__init__(policy, sampler, rollouts, samples, max_grad_norm, seed)
         self.eps, self.scale_rewards, self.length_normalize, self.kl = eps, scale_rewards, length_normalize, kl
         # In a list, so that it is no submodule: neither trained, nor in checkpoints.
         self._reference: list[Policy] = []
@@ -66,28 +61,22 @@ class GRPO(SampledReward):
             reference.load()
             self._reference = [reference.requires_grad_(False)]
 
-    def coefficients(
-        self,
-        signal: Tensor,
-        example: Example,
-        rollouts: Sequence[Rollout],
-        group: Group,
-        log_ratio: Tensor | None = None,
-    ) -> Coefficients:
+    def coefficients(self, signal: Tensor, sample: GroupSample) -> Coefficients:
         """``jqlight.objective.grpo`` of the rewards, with the KL term and the length normalisation where asked for."""
         weights = grpo(signal, eps=self.eps, scale=self.scale_rewards).score
         if self.kl:
-            weights = weights - self._kl_weights(example, rollouts, group)
+            weights = weights - self._kl_weights(sample)
         if self.length_normalize:
-            lengths = [max(1, len(r.rationale_ids) + len(r.answer_ids)) for r in rollouts]
+            lengths = [max(1, len(r.rationale_ids) + len(r.answer_ids)) for r in sample.rollouts]
             weights = weights / torch.tensor(lengths, dtype=weights.dtype)
-        return reweighted(Coefficients(weights, weights), log_ratio)
+        return reweighted(Coefficients(weights, weights), sample.log_ratio)
 
-    def _kl_weights(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+    def _kl_weights(self, sample: GroupSample) -> Tensor:
         """kl / M · (log ratio - mean of the others'), (1, M): E[log ratio · grad log p] is the gradient of the KL."""
         reference = self._reference[0].to(self.device)
+        continuations = [self.continuation(sample.example, r) for r in sample.rollouts]
         with torch.no_grad():
-            frozen = reference.group(example.prompt_ids, [self.continuation(example, r) for r in rollouts])
+            frozen = reference.group(sample.example.prompt_ids, continuations)
             start = frozen.log_rationale() + frozen.log_answer()
-        ratio = (group.log_rationale() + group.log_answer()).detach().cpu() - start.cpu()
+        ratio = (sample.group.log_rationale() + sample.group.log_answer()).detach().cpu() - start.cpu()
         return (self.kl * (ratio - ratio.mean()) / (len(ratio) - 1)).unsqueeze(0)

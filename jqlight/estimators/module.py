@@ -1,53 +1,104 @@
-"""Validation, test and predict: one evaluator, fed by the same sampler as training."""
+"""A policy with its sampling engine and its evaluator as a LightningModule: validation, test and predict."""
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from lightning import LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
 from jqlight.names import majority
-from jqlight.policy import Policy
-from jqlight.sampling import Rollout, Sampler, SamplerConfig, build_sampler
+from jqlight.policy import Policy, PolicyConfig
+from jqlight.sampling import Rollout, Sampler, SamplerConfig, build_sampler, rollout_seed
 from jqlight.sampling.vllm.process import assert_world
 from jqlight.startup import mark
 from jqlight.token_format import TokenFormat
 
+DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=5e-6, betas=(0.9, 0.95), weight_decay=0.0)
+"""What trains where no optimizer is given: that of conf/."""
 
-class EvaluationMixin(LightningModule, ABC):
-    """The life of policy, engine and evaluator around the training step of an ``Estimator``."""
 
-    policy: Policy
-    sampler: Sampler | None
-    sampler_config: SamplerConfig
-    samples: int
-    evaluator: Evaluator | None
+class PolicyModule(LightningModule):
+    """The life of policy, engine and evaluator: everything that is not the training step.
+
+    Args:
+        policy: the trained causal language model.
+        sampler: the engine and its budgets.
+        samples: samples per prompt in evaluation, the k of pass@k and maj@k.
+        optimizer: makes the optimizer of the trainable parameters; None for ``DEFAULT_OPTIMIZER``. The command line has
+            a section of its own for it.
+        lr_scheduler: makes the schedule of that optimizer, moved on after every step; None for none. Likewise.
+
+    Attributes:
+        benchmark: the data that the trainer was given, once a run has begun.
+        run_seed: seed of everything sampled: what ``seed_everything`` set, else 0; may be assigned in a script.
+
+    Raises:
+        ConfigError: samples below 1.
+    """
+
+    benchmark: Benchmark
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        sampler: SamplerConfig,
+        *,
+        samples: int = 16,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        lr_scheduler: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if samples < 1:
+            raise ConfigError(f"model.samples: given {samples}, allowed is 1 or more")
+        self.policy = Policy(policy)
+        self.sampler_config = sampler
+        self.sampler: Sampler | None = None
+        self.evaluator: Evaluator | None = None
+        self.samples = samples
+        self.optimizer: Callable[..., torch.optim.Optimizer] = optimizer or DEFAULT_OPTIMIZER
+        self.lr_scheduler = lr_scheduler
+        self._run_seed: int | None = None
 
     @property
-    @abstractmethod
     def token_format(self) -> TokenFormat:
-        """The output format in the policy's own token ids."""
-
-    @abstractmethod
-    def sample(
-        self, batch: Sequence[Example], stage: str, n: int, *, step: int = 0, answers: bool = True
-    ) -> list[list[Rollout]]:
-        """``n`` rollouts per example."""
-
-    @abstractmethod
-    def sync_engine(self) -> None:
-        """Give the engine the policy's weights."""
+        """The output format in the policy's own token ids; needs the tokenizer's files only."""
+        return self.policy.format
 
     @property
     def run_seed(self) -> int:
-        """Seed of all sampling: the ``seed`` setting, else what ``seed_everything`` set, else 0."""
-        seed = getattr(self, "seed", None)
-        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else int(seed)
+        """Seed of everything sampled."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if self._run_seed is None else self._run_seed
+
+    @run_seed.setter
+    def run_seed(self, seed: int) -> None:
+        self._run_seed = int(seed)
+
+    # -- the start of a run ------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Bind data and module to each other, the one place where they meet.
+
+        Lightning calls this on every process before it lets the data read their files, which need the tokenizer.
+
+        Raises:
+            ConfigError: the trainer was given no :class:`jqlight.benchmarks.Benchmark`.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, Benchmark):
+            given = "none" if data is None else type(data).__name__
+            raise ConfigError(
+                f"data: given {given}, allowed is a Benchmark, which knows its verifiers and makes token ids; "
+                "docs/howto/own-data.md shows one in ten lines"
+            )
+        self.benchmark = data.bind(self.token_format)
+        return []
 
     def setup(self, stage: str) -> None:
         """Start the engine and build the evaluator.
@@ -55,7 +106,6 @@ class EvaluationMixin(LightningModule, ABC):
         The engine comes before the policy's weights, since engines measure free memory when they start, and after
         Lightning's process group, which they would otherwise create with one rank.
         """
-        benchmark: Benchmark = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.trainer.precision not in ("32-true", "bf16-mixed"):
             raise ConfigError(
                 f"trainer.precision: given {self.trainer.precision}, allowed are 32-true and bf16-mixed; the format of "
@@ -63,21 +113,53 @@ class EvaluationMixin(LightningModule, ABC):
             )
         if self.sampler is None:
             assert_world(self.trainer.world_size)
-            self.sampler = build_sampler(
-                self.sampler_config,
-                model_path=self.policy.path,
-                dtype=self.policy.config.dtype,
-                token_format=self.token_format,
-                max_prompt_tokens=benchmark.max_prompt_tokens,
-            )
+            self.start_sampler(self.benchmark)
             mark("engine")
         if self.evaluator is None:
-            self.evaluator = Evaluator(benchmark.verifiers, self.samples, benchmark.normalise)
+            self.evaluator = Evaluator(self.benchmark.verifiers, self.samples, self.benchmark.normalise)
+
+    def start_sampler(self, benchmark: Benchmark) -> None:
+        """Start the engine on the policy's folder, with room for the benchmark's prompts."""
+        self.sampler = build_sampler(
+            self.sampler_config,
+            model_path=self.policy.path,
+            dtype=self.policy.config.dtype,
+            token_format=self.token_format,
+            max_prompt_tokens=benchmark.max_prompt_tokens,
+        )
 
     def configure_model(self) -> None:
         """Load the policy's weights, once."""
         self.policy.load()
         mark("model")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer of the trainable parameters and, where there is one, its schedule."""
+        optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    # -- sampling ----------------------------------------------------------------------------------------------------
+
+    def sample(
+        self, batch: Sequence[Example], stage: str, n: int, *, step: int = 0, answers: bool = True
+    ) -> list[list[Rollout]]:
+        """``n`` rollouts per example; each one's seed is a function of (run seed, stage, step, example id, m) alone."""
+        assert self.sampler is not None, "setup() builds the sampler"
+        decoding = self.sampler_config.training if stage == "train" else self.sampler_config.evaluation
+        seeds = [[rollout_seed(self.run_seed, stage, step, e.id, m) for m in range(n)] for e in batch]
+        return self.sampler.sample([e.prompt_ids for e in batch], seeds, answers=answers, decoding=decoding)
+
+    def sync_engine(self) -> None:
+        """Give the engine the policy's weights."""
+        assert self.sampler is not None, "setup() builds the sampler"
+        self.sampler.sync(self.policy.weights())
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
         """Give the engine the weights that training starts from: the base model's, or a checkpoint's."""

@@ -1,7 +1,7 @@
 """The two signals a gradient estimator can be built on: the gold answer's likelihood, or a sampled answer's reward."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from jqlight.diagnostics import weight_diagnostics
 from jqlight.errors import ConfigError
 from jqlight.estimators.base import Estimator
 from jqlight.estimators.scale import Scale, StepScale
-from jqlight.metrics.verifiers import exact_match
 from jqlight.objective import Coefficients, Commitment, Tsallis, as_commitment
 from jqlight.policy import Continuation, Group, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
+from jqlight.schedules import Schedule
 
 
 class AnswerLikelihood(Estimator):
@@ -23,11 +23,14 @@ class AnswerLikelihood(Estimator):
     Args:
         policy: the trained causal language model.
         sampler: the engine and its budgets.
-        q: a number in [0, 1], a schedule, or a splice.
-        normalize: divide the coefficients by M^q.
+        q: a number in [0, 1], a schedule (Step, Linear, Cosine), or Splice.
+        normalize: divide the coefficients by M^q, so that the effective reward is at most 1.
         scale: raw (the paper's step), batch (a batch's gradient is divided by its own largest coefficient) or running
-            (by a reference that rises at once and falls slowly), see :class:`jqlight.estimators.scale.StepScale`.
-        **settings: those of ``Estimator``.
+            (by a reference that rises at once and falls slowly).
+        **settings: those of :class:`Estimator`.
+
+    Raises:
+        ConfigError: q outside [0, 1], another scale, or what :class:`Estimator` refuses.
     """
 
     samples_answers = False
@@ -36,13 +39,15 @@ class AnswerLikelihood(Estimator):
         self,
         policy: PolicyConfig,
         sampler: SamplerConfig,
-        q: float | Commitment = 0.75,
+        q: float | Commitment | Schedule = 0.75,
+        *,
         normalize: bool = True,
         scale: Scale = "raw",
-        **settings: object,
+        **settings: Any,
     ) -> None:
-        super().__init__(policy, sampler, **settings)  # type: ignore[arg-type]
-        self.q, self.normalize = as_commitment(q), normalize
+        super().__init__(policy, sampler, **settings)
+        self.q = q if isinstance(q, Schedule) else as_commitment(q)
+        self.normalize = normalize
         self.step_scale = StepScale(scale)
         self._remember(normalize=normalize, scale=scale, **_described(self.q))
 
@@ -59,39 +64,6 @@ class AnswerLikelihood(Estimator):
         """Log-weights log p(y*|x*, z_m), (M,), nats."""
         return group.log_answer().cpu()
 
-    @abstractmethod
-    def coefficients(
-        self,
-        signal: Tensor,
-        example: Example,
-        rollouts: Sequence[Rollout],
-        group: Group,
-        log_ratio: Tensor | None = None,
-        log_unit: float = 0.0,
-    ) -> Coefficients:
-        """Coefficients (1, M) from log-weights (1, M), divided by e^log_unit."""
-
-    @abstractmethod
-    def log_size(self, log_w: Tensor, log_ratio: Tensor | None) -> Tensor:
-        """Size of the coefficients of log-weights (B, M), (B,) nats: what the step's scale is made of."""
-
-    def in_step_units(
-        self,
-        coefficients: Coefficients,
-        signal: Tensor,
-        example: Example,
-        rollouts: Sequence[Rollout],
-        group: Group,
-        log_ratio: Tensor | None,
-    ) -> Coefficients | None:
-        """Computed anew in the step's unit, since coefficients under e^-745 are lost when they are divided later."""
-        if self.step_scale.kind == "raw":
-            return coefficients
-        log_unit = self.step_scale.admit(self.log_size(signal, log_ratio).item())
-        if log_unit is None:
-            return None
-        return self.coefficients(signal, example, rollouts, group, log_ratio, log_unit)
-
     def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
         """Diagnostics of the log-weights (science of the estimate of P, its spread and bias)."""
         # The step that this batch belongs to has been taken by the time it is logged.
@@ -99,43 +71,34 @@ class AnswerLikelihood(Estimator):
 
 
 class SampledReward(Estimator):
-    """Estimators on r_m = 1 if the sampled answer equals the gold answer exactly (stripped), else 0.
+    """Estimators on rewards r_m in [0, 1] of sampled answers: the benchmark's ``reward``, an exact match as a rule.
 
     Args:
         policy: the trained causal language model.
         sampler: the engine and its budgets.
         rollouts: M, outputs per prompt, at least 2.
-        samples: samples per prompt in evaluation, the k of pass@k and maj@k.
-        max_grad_norm: gradient norm above which the gradient is scaled down; inf for never.
-        seed: of all sampling; None takes ``seed_everything``.
+        **settings: those of :class:`Estimator`.
 
     Raises:
-        ConfigError: fewer than 2 rollouts, or what ``Estimator`` refuses.
+        ConfigError: fewer than 2 rollouts, or what :class:`Estimator` refuses.
     """
 
     samples_answers = True
 
-    def __init__(
-        self,
-        policy: PolicyConfig,
-        sampler: SamplerConfig,
-        rollouts: int = 32,
-        samples: int = 16,
-        max_grad_norm: float = 1.0,
-        seed: int | None = None,
-    ) -> None:
+    def __init__(self, policy: PolicyConfig, sampler: SamplerConfig, *, rollouts: int = 32, **settings: Any) -> None:
         if rollouts < 2:
             raise ConfigError(f"model.rollouts: given {rollouts}, a group's rewards are compared: it needs at least 2")
-        super().__init__(policy, sampler, rollouts, samples, max_grad_norm, seed)
+        super().__init__(policy, sampler, rollouts=rollouts, **settings)
 
     def continuation(self, example: Example, rollout: Rollout) -> Continuation:
         """Rationale, forced tokens, and the answer as it was sampled."""
         return Continuation(rollout.rationale_ids, rollout.forced_ids, rollout.answer_ids)
 
     def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
-        """Exact-match rewards, (M,), 0 or 1."""
-        texts = [self.token_format.decode_answer(r.answer_ids) for r in rollouts]
-        return torch.tensor([exact_match(text, [example.answer]) for text in texts], dtype=torch.float64)
+        """Rewards of the sampled answers, (M,), in [0, 1]."""
+        answers = [self.token_format.decode_answer(r.answer_ids) for r in rollouts]
+        reward = self.benchmark.verifiers[self.benchmark.reward]
+        return torch.tensor([reward(answer, example.references) for answer in answers], dtype=torch.float64)
 
     def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
         """Mean reward as ``success``, and the groups without a learning signal."""
@@ -143,10 +106,10 @@ class SampledReward(Estimator):
         return {"success": signals.mean().item(), "dead_groups": dead.sum().item()}
 
 
-def _described(commitment: Commitment) -> dict[str, object]:
-    """``q`` (a number, or the commitment's own spelling), ``commitment`` (its kind) and ``commitment.NAME`` numbers."""
-    if isinstance(commitment, Tsallis):
-        return {"q": commitment.q, "commitment": "tsallis"}
-    numbers = {name: value for name, value in vars(commitment).items() if isinstance(value, int | float)}
+def _described(q: Commitment | Schedule) -> dict[str, object]:
+    """``q`` (a number, or its own spelling), ``commitment`` (its kind) and ``commitment.NAME`` numbers."""
+    if isinstance(q, Tsallis):
+        return {"q": q.q, "commitment": "tsallis"}
+    numbers = {name: value for name, value in vars(q).items() if isinstance(value, int | float)}
     named = {f"commitment.{name}": value for name, value in numbers.items() if not name.startswith("_")}
-    return {"q": repr(commitment), "commitment": type(commitment).__name__.lower(), **named}
+    return {"q": repr(q), "commitment": type(q).__name__.lower(), **named}

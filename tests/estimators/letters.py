@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,8 +47,9 @@ def make(kind: type[Estimator], path: str, **sampler: object) -> Estimator:
     """An estimator with the transformers engine; q of GARL and PAFT falls with the step."""
     schedule = {GARL: {"q": Linear(6), "scale": "running"}, PAFT: {"q": Step(5)}}.get(kind, {})
     policy = PolicyConfig(path, thinking=Thinking(start="", separator=""))
-    estimator = kind(policy, SamplerConfig("transformers", 2, 2, **sampler), rollouts=4, seed=3, **schedule)
-    estimator.monitor = EscapeMonitor(threshold=1e-4, window=3)
+    estimator = kind(policy, SamplerConfig("transformers", 2, 2, **sampler), rollouts=4, **schedule)
+    estimator.run_seed = 3
+    estimator.step_log.escape = EscapeMonitor(threshold=1e-4, window=3)
     return estimator
 
 
@@ -62,7 +64,7 @@ def train(
     """Two prompts a step, six in an epoch; a checkpoint every STOP steps; ``trainer`` are further settings."""
     course = Course()
     checkpoint = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=STOP, save_top_k=-1)
-    estimator.configure_optimizers = lambda: torch.optim.AdamW(estimator.policy.parameters(), lr=0.03)
+    estimator.optimizer = partial(torch.optim.AdamW, lr=0.03)
     settings = {"max_epochs": -1, "max_steps": steps, "enable_checkpointing": True, "log_every_n_steps": 1}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

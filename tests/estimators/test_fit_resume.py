@@ -48,6 +48,6 @@ def test_seed_decides_the_course(three_token_gpt2: str, tmp_path: Path) -> None:
     courses = []
     for seed in (3, 3, 4):
         estimator = make(GARL, three_token_gpt2)
-        estimator.seed = seed
+        estimator.run_seed = seed
         courses.append(train(estimator, 2, tmp_path / str(len(courses))).steps)
     assert courses[0] == courses[1] != courses[2]

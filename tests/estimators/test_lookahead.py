@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError, EngineError
 from jqlight.estimators import GARL, GRPO, PAFT, RLOO, Estimator, MaxRL
-from jqlight.estimators.lookahead import Lookahead, Turn
+from jqlight.estimators.rollouts import Lookahead, StepBatch
 from jqlight.sampling import Rollout
 
 FRESH = [0, 3, 6]  # the first steps of the passes
@@ -84,7 +85,7 @@ def test_each_batch_is_drawn_beside_the_step_before_it_from_the_weights_before_t
 
 
 def test_off_means_off(three_token_gpt2: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lookahead, "start", lambda *_: pytest.fail("a thread without lookahead"))
+    monkeypatch.setattr(Lookahead, "_start", lambda *_: pytest.fail("a thread without lookahead"))
     estimator = make(GARL, three_token_gpt2)
     watch = Watch(estimator)
     course = train(estimator, STEPS, tmp_path, callbacks=[watch])
@@ -144,9 +145,9 @@ def test_a_new_fit_forgets_what_was_drawn_before_it(three_token_gpt2: str, tmp_p
     data = Letters(prompts_per_step=2, max_prompt_tokens=6).bind(estimator.token_format)
     first = data.train_dataloader().peek()
     assert first is not None
-    estimator.lookahead.start(Turn(0, first), lambda turn: pytest.fail("old rollouts"), torch.device("cpu"))
-    estimator.lookahead._future = None
-    estimator.lookahead._drawn = [[Rollout([1], [-1.0])] * 4] * 2
+    estimator.source = Lookahead(lambda batch: pytest.fail("old rollouts"), torch.device("cpu"), 2.0)
+    estimator.source._batch = StepBatch(0, first)
+    estimator.source._prefetched = [[Rollout([1], [-1.0])] * 4] * 2
     watch = Watch(estimator)
     course = train(estimator, 1, tmp_path, callbacks=[watch])
     assert watch.drawn[0][0] == [e.id for e in first] and course.steps[0]["train/staleness"] == 0
@@ -182,7 +183,7 @@ def test_an_error_in_the_step_is_the_one_that_is_raised(
 ) -> None:
     estimator = make(GARL, three_token_gpt2, lookahead=1)
     started = []
-    monkeypatch.setattr(estimator, "_draw_ahead", lambda turn: started.append(turn.step) or 1 / 0)
+    monkeypatch.setattr(Lookahead, "_run", lambda self, batch: started.append(batch.step) or 1 / 0)
     monkeypatch.setattr(estimator, "_optimizer_step", lambda: pytest.fail("the step's own"))
     with pytest.raises(pytest.fail.Exception, match="the step's own"):
         train(estimator, STEPS, tmp_path)
@@ -198,24 +199,32 @@ class Plain(Letters):
 
 def test_a_loader_without_peek_is_refused(three_token_gpt2: str) -> None:
     estimator = make(GARL, three_token_gpt2, lookahead=1)
-    estimator.configure_optimizers = lambda: torch.optim.SGD(estimator.policy.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match=r"sampler.lookahead: given 1, allowed is 0 with DataLoader: .*peek"):
         quiet_trainer(max_steps=1).fit(estimator, datamodule=Plain(prompts_per_step=2, max_prompt_tokens=6))
 
 
-def test_rollouts_are_for_one_turn_and_given_once(world: World) -> None:
-    lookahead, device = Lookahead(), torch.device("cpu")
-    turn, other = Turn(4, [world.example]), Turn(5, [world.example])
+def test_rollouts_are_for_one_batch_and_given_once(world: World) -> None:
+    wanted, other = StepBatch(4, [world.example]), StepBatch(5, [world.example])
+    drawn = []
 
-    def draw(turn: Turn) -> list[list[Rollout]]:
-        return [world.rationales[: turn.step]]
+    def draw(batch: StepBatch) -> list[list[Rollout]]:
+        drawn.append((batch.step, threading.current_thread() in helpers()))
+        return [world.rationales[: batch.step]]
 
-    lookahead.start(turn, draw, device)
-    lookahead.finish()
-    assert lookahead.take(turn) == draw(turn) and lookahead.take(turn) is None
-    lookahead.start(turn, draw, device)
-    lookahead.finish()
-    assert lookahead.take(other) is None and lookahead.take(turn) is None
-    lookahead.start(turn, draw, device)
-    lookahead.close()
-    assert lookahead.take(turn) is None and not helpers()
+    def prefetch() -> Lookahead:
+        source = Lookahead(draw, torch.device("cpu"), 2.0)
+        with source.prefetching(wanted, nullcontext()):
+            pass
+        assert drawn.pop() == (4, True)
+        return source
+
+    source = prefetch()
+    rollouts, ratios = source.rollouts(wanted)
+    assert rollouts == [world.rationales[:4]] and ratios is not None and not drawn
+    assert source.rollouts(wanted)[1] is None and drawn.pop() == (4, False), "once"
+    source = prefetch()
+    assert source.rollouts(other)[1] is None and drawn.pop() == (5, False)
+    assert source.rollouts(wanted)[1] is None and drawn.pop() == (4, False), "nothing is kept"
+    source = prefetch()
+    source.close()
+    assert source.rollouts(wanted)[1] is None and not helpers()

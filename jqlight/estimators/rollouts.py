@@ -1,0 +1,167 @@
+"""Where a training step's rollouts come from: drawn now, or drawn beside the step before it (lookahead)."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from jqlight.benchmarks import Example
+from jqlight.objective import truncated
+from jqlight.policy import Group
+from jqlight.sampling import Rollout
+
+RolloutGroups = list[list[Rollout]]
+"""M rollouts of each prompt of a batch."""
+
+
+class StepBatch(NamedTuple):
+    """A training step and the batch it is for."""
+
+    step: int
+    examples: Sequence[Example]
+
+
+Draw = Callable[[StepBatch], RolloutGroups]
+
+
+class ImportanceRatios:
+    """Ratios rho = p(sampled tokens) / p(the same when they were drawn) of one step's rollouts.
+
+    The denominator is what the engine recorded, so that a difference between engine and trainer is corrected with the
+    step's staleness. Forced tokens were not sampled and have no part in it.
+
+    Args:
+        maximum: ratios above it are truncated to it in the coefficients.
+    """
+
+    def __init__(self, maximum: float) -> None:
+        self._maximum = maximum
+        self._log_ratios: list[Tensor] = []
+
+    def of(self, rollouts: Sequence[Rollout], group: Group) -> Tensor:
+        """Logs of one group's truncated ratios, (1, M) float64, nats."""
+        drawn_at = [r.rationale_logprobs + r.answer_logprobs for r in rollouts]
+        now = [t[: len(then)].sum() for t, then in zip(group.token_logprobs(), drawn_at, strict=True)]
+        then = torch.tensor([math.fsum(then) for then in drawn_at], dtype=torch.float64)
+        log_ratio = (torch.stack(now).cpu() - then).unsqueeze(0)
+        self._log_ratios.append(log_ratio)
+        return truncated(log_ratio, self._maximum)
+
+    def metrics(self) -> dict[str, float]:
+        """Mean ratio before truncation (1 in expectation) and share of ratios that were truncated."""
+        ratios = torch.cat(self._log_ratios).exp()
+        return {
+            "importance_ratio": ratios.mean().item(),
+            "importance_clipped": (ratios > self._maximum).double().mean().item(),
+        }
+
+
+class RolloutSource:
+    """Draws each batch when its step comes, from the weights that the step trains."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+
+    def rollouts(self, batch: StepBatch) -> tuple[RolloutGroups, ImportanceRatios | None]:
+        """The batch's rollouts, with a place for their importance ratios where older weights drew them."""
+        return self._draw(batch), None
+
+    @contextmanager
+    def prefetching(self, following: StepBatch | None, waiting: AbstractContextManager[None]) -> Iterator[None]:
+        """A block beside which the following batch may be drawn; here nothing is."""
+        yield
+
+    def metrics(self, ratios: ImportanceRatios | None) -> dict[str, float]:
+        """How old the step's rollouts are, where they can be."""
+        return {}
+
+    def close(self) -> None:
+        """End whatever draws."""
+
+
+class Lookahead(RolloutSource):
+    """Draws one batch ahead, in a thread beside the step: from weights one optimizer step older than those they train.
+
+    An engine has one user at a time: inside :meth:`prefetching` it is the thread, and nobody may give the engine
+    weights or ask it for anything else. What has been prefetched lives in memory only, so that a resumed run draws its
+    own.
+
+    The engines put the global random states back when they have drawn. A step must therefore take nothing from them
+    beside the thread, and takes nothing: every seed is a function of step and example, and dropout is off.
+
+    Args:
+        draw: draws a batch; called in the step's own thread and in the one beside it.
+        device: of the trainer.
+        max_ratio: importance ratios above it are truncated.
+    """
+
+    def __init__(self, draw: Draw, device: torch.device, max_ratio: float) -> None:
+        super().__init__(draw)
+        self._device = device
+        self._max_ratio = max_ratio
+        self._batch: StepBatch | None = None
+        self._prefetched: RolloutGroups | None = None
+        self._future: Future[RolloutGroups] | None = None
+        # One thread and one stream for all steps: each new one would bring its own worker threads and cached memory.
+        self._executor: ThreadPoolExecutor | None = None
+        self._stream: torch.cuda.Stream | None = None
+
+    def rollouts(self, batch: StepBatch) -> tuple[RolloutGroups, ImportanceRatios | None]:
+        """What was prefetched for exactly ``batch``, once; anything else is forgotten and drawn now."""
+        prefetched = self._prefetched if self._batch == batch else None
+        self._batch = self._prefetched = None
+        if prefetched is None:
+            return super().rollouts(batch)
+        return prefetched, ImportanceRatios(self._max_ratio)
+
+    @contextmanager
+    def prefetching(self, following: StepBatch | None, waiting: AbstractContextManager[None]) -> Iterator[None]:
+        """A block beside which ``following`` is drawn; it ends when both have, with what either raised.
+
+        ``waiting`` is entered around what the block waits for the thread.
+        """
+        if following is not None:
+            self._start(following)
+        try:
+            yield
+            if self._future is not None:
+                future, self._future = self._future, None
+                with waiting:
+                    self._prefetched = future.result()
+        except BaseException:
+            self.close()
+            raise
+
+    def metrics(self, ratios: ImportanceRatios | None) -> dict[str, float]:
+        """Age of the rollouts in optimizer steps, and their importance ratios where that is not 0."""
+        return {"staleness": 0.0} if ratios is None else {"staleness": 1.0, **ratios.metrics()}
+
+    def close(self) -> None:
+        """Wait for the thread without looking at what it gave or raised, and end it; a later block begins another."""
+        self._batch = self._prefetched = self._future = None
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+
+    def _start(self, batch: StepBatch) -> None:
+        """Begin to draw in the thread, on a GPU in a stream of its own behind all work issued so far."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="lookahead")
+        if self._device.type == "cuda":
+            self._stream = self._stream or torch.cuda.Stream(self._device)
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._batch, self._prefetched = batch, None
+        self._future = self._executor.submit(self._run, batch)
+
+    def _run(self, batch: StepBatch) -> RolloutGroups:
+        if self._stream is None:
+            return self._draw(batch)
+        torch.cuda.set_device(self._stream.device)  # a new thread begins on the first GPU
+        with torch.cuda.stream(self._stream):
+            drawn = self._draw(batch)
+        self._stream.synchronize()
+        return drawn

@@ -1,0 +1,158 @@
+"""What a training step says about itself: times, diagnostics and alarms, averaged over ranks and logged."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from jqlight.diagnostics import logprob_gap, max_amplified_advantage, update_size
+from jqlight.errors import EngineError
+from jqlight.escape import EscapeMonitor, StallMonitor
+from jqlight.estimators import distributed
+from jqlight.objective import Coefficients
+from jqlight.policy import Group
+from jqlight.sampling import Rollout
+
+# In float32 a healthy engine and trainer differ by about 1e-6 nats; 1e-3 means different weights.
+FLOAT32_GAP_LIMIT = 1e-3
+
+_COUNTS = {"train/dead_groups", "train/skipped_groups"}
+
+
+class StepRecord:
+    """What is gathered of one step while its groups come one after the other."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("sample", "score", "update", "sync"), 0.0)
+        self.gap: float | None = None
+        self._signals: list[Tensor] = []
+        self._coefficients: list[Coefficients] = []
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the time that the block takes to ``phase``."""
+        start = perf_counter()
+        yield
+        self.seconds[phase] += perf_counter() - start
+
+    def add(self, signal: Tensor, coefficients: Coefficients) -> None:
+        """Take in a group's signal and coefficients, (1, M) each."""
+        self._signals.append(signal)
+        self._coefficients.append(coefficients)
+
+    def compare_engine(self, rollouts: Sequence[Rollout], group: Group) -> None:
+        """Take in how far the engine's log-probabilities of a group are from the trainer's."""
+        sampled = [r.rationale_logprobs + r.answer_logprobs for r in rollouts]
+        ours = [t[: len(s)] for t, s in zip(group.token_logprobs(), sampled, strict=True)]
+        self.gap = max(self.gap or 0.0, logprob_gap(sampled, ours))
+
+    def check_engine(self, step: int) -> None:
+        """Refuse a step whose engine does not hold the trainer's weights, in float32.
+
+        Raises:
+            EngineError: the largest gap is above ``FLOAT32_GAP_LIMIT``.
+        """
+        if self.gap is not None and self.gap > FLOAT32_GAP_LIMIT:
+            raise EngineError(
+                f"step {step}: engine and trainer disagree, train/logprob_gap is {self.gap:.2g} nats where at "
+                f"most {FLOAT32_GAP_LIMIT} is allowed in float32. The engine does not hold the trainer's weights; "
+                "nothing was updated. Try sampler.engine: transformers, and run `jqlight doctor`"
+            )
+
+    @property
+    def signals(self) -> Tensor:
+        """Signals of all groups, (B, M)."""
+        return torch.cat(self._signals)
+
+    @property
+    def coefficients(self) -> Coefficients:
+        """Coefficients of all groups, (B, M)."""
+        return Coefficients(*(torch.cat(parts) for parts in zip(*self._coefficients, strict=True)))
+
+
+class StepLog:
+    """Logs a module's steps and watches their course for the escape, a collapse and a stall.
+
+    Attributes:
+        escape: when the run left its cold start, and whether it collapsed since.
+        stall: whether the optimizer moves anything.
+    """
+
+    def __init__(self) -> None:
+        self.escape = EscapeMonitor()
+        self.stall = StallMonitor()
+        self._reported: set[str] = set()
+
+    def log(
+        self,
+        module: LightningModule,
+        record: StepRecord,
+        rollouts: Sequence[Sequence[Rollout]],
+        means: dict[str, float],
+        grad_norm: float,
+    ) -> None:
+        """Log one step under ``train/``: ``means`` of this rank are averaged over ranks, peaks maximised."""
+        values = {f"train/{name}": value for name, value in {**means, **_lengths(rollouts)}.items()}
+        values |= {f"time/{phase}": seconds for phase, seconds in record.seconds.items()}
+        values = distributed.mean(values, module.device)
+        for count in _COUNTS & values.keys():
+            values[count] *= distributed.world_size()
+        peaks = {"train/max_amplified_advantage": max_amplified_advantage(record.coefficients)}
+        if record.gap is not None:
+            peaks["train/logprob_gap"] = record.gap
+        values |= distributed.largest(peaks, module.device)
+        optimizer = module.optimizers().optimizer  # type: ignore[union-attr]
+        values |= {"train/grad_norm": grad_norm, "train/lr": optimizer.param_groups[0]["lr"]}
+        values |= self._watch(module, values["train/success"], update_size(optimizer))
+        shown = {"train/success": values.pop("train/success")}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        # Lightning repeats the last value of what is not logged any more; NaN, which our logger leaves out, ends that.
+        module.log_dict(dict.fromkeys(self._reported - finite.keys(), math.nan) | finite)
+        self._reported |= finite.keys()
+        module.log_dict(shown, prog_bar=True)
+
+    def _watch(self, module: LightningModule, success: float, size: float | None) -> dict[str, float]:
+        """Metrics of the run's course; what has just begun is said on the screen."""
+        step, collapsed = module.global_step, self.escape.collapsed
+        self.escape.update(step, success)
+        if self.stall.update(size):
+            module.print(
+                f"step {step}: nothing is being learnt. For {self.stall.window} steps weights have hardly moved "
+                f"(train/update_size {size:.1g}): the gradient lies under the optimizer's epsilon. Ways out: "
+                "--model.scale batch (GARL and PAFT), a larger model.q, or a smaller optimizer.eps"
+            )
+        if self.escape.collapsed and not collapsed:
+            module.print(
+                f"step {step}: collapse. The running mean of train/success fell under a tenth of its best, "
+                f"{self.escape.best:.3g}; the best checkpoint so far is kept."
+            )
+        values = {"train/collapsed": float(self.escape.collapsed)}
+        if size is not None:
+            values["train/update_size"] = size
+        if self.escape.escape_step is not None:
+            values["train/escape_step"] = float(self.escape.escape_step)
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run reports the same escape step from, by the checkpoint's names."""
+        return {"escape_monitor": self.escape.state_dict(), "stall_monitor": self.stall.state_dict()}
+
+    def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        """Continue from a checkpoint that holds :meth:`state_dict`; one of an earlier version lacks some of it."""
+        if "escape_monitor" in checkpoint:
+            self.escape.load_state_dict(checkpoint["escape_monitor"])
+        if "stall_monitor" in checkpoint:
+            self.stall.load_state_dict(checkpoint["stall_monitor"])
+
+
+def _lengths(rollouts: Sequence[Sequence[Rollout]]) -> dict[str, float]:
+    drawn = [rollout for group in rollouts for rollout in group]
+    return {
+        "thinking_tokens": sum(len(r.rationale_ids) for r in drawn) / len(drawn),
+        "truncated": sum(r.truncated for r in drawn) / len(drawn),
+    }
