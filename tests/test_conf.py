@@ -63,6 +63,9 @@ def test_a_benchmarks_file_follows_the_papers_protocol(path, build):
     assert built.datamodule.scenario == ("cold" if path.stem.endswith("_cold") else "warm")
     assert tuple(built.datamodule.sizes[split] for split in ("train", "validation", "test")) == sizes
     assert set(built.datamodule.asked.values()) == {None}  # the class's own sizes
+    # Weights that a small step moves, beside passes and an engine in bfloat16.
+    assert (built.model.policy.config.dtype, built.trainer.precision) == ("float32", "bf16-mixed")
+    assert built.model.sampler_config.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("name", ["finqa", "hotpotqa", "musique"])

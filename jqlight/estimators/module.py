@@ -1,5 +1,6 @@
 """Validation, test and predict: one evaluator, fed by the same sampler as training."""
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from jqlight.benchmarks import Benchmark, Example
 from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
 from jqlight.names import majority
-from jqlight.policy import Policy
+from jqlight.policy import Policy, PolicyConfig
 from jqlight.sampling import Rollout, Sampler, SamplerConfig, build_sampler
 from jqlight.sampling.vllm.process import assert_world
 from jqlight.startup import mark
 from jqlight.token_format import TokenFormat
+
+log = logging.getLogger(__name__)
 
 
 class EvaluationMixin(LightningModule, ABC):
@@ -61,6 +64,8 @@ class EvaluationMixin(LightningModule, ABC):
                 f"trainer.precision: given {self.trainer.precision}, allowed are 32-true and bf16-mixed; the format of "
                 "the weights is policy.dtype"
             )
+        if stage == "fit":
+            _warn_of_two_byte_weights(self.policy.config)
         if self.sampler is None:
             assert_world(self.trainer.world_size)
             self.sampler = build_sampler(
@@ -146,3 +151,14 @@ class EvaluationMixin(LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         """Log the scores and a table of samples."""
         self._report("test")
+
+
+def _warn_of_two_byte_weights(policy: PolicyConfig) -> None:
+    """bfloat16 keeps 8 bits of a weight: an AdamW step of 5e-6 is below half of the last one and rounds to nothing."""
+    if policy.lora is None and policy.dtype != "float32":
+        log.warning(
+            "policy.dtype: given %s, in which most weights do not move at usual learning rates, as a step is smaller "
+            "than their last digit; give policy.dtype: float32, trainer.precision: bf16-mixed and "
+            "sampler.dtype: bfloat16 instead",
+            policy.dtype,
+        )
