@@ -36,7 +36,7 @@ $(VENV): requirements.lock pyproject.toml  ## make the environment alone
 mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at a time; the tests must notice each
 	$(BIN)/python scripts/mutants.py
 
-figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md anew
+figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md again
 	$(BIN)/python scripts/theory_figures.py
 	$(BIN)/python scripts/architecture.py
 

@@ -11,7 +11,7 @@ from jqlight.errors import ConfigError, EngineError
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are drawn from the model's distribution."""
+    """How tokens are sampled from the model's distribution."""
 
     temperature: float = 1.0
     """Softmax temperature; 0 takes the most probable token."""
@@ -23,7 +23,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Where and how rollouts are drawn. Tokens unless said otherwise."""
+    """The engine that samples rollouts, and its limits. Lengths are in tokens."""
 
     engine: Literal["vllm", "transformers"] = "vllm"
     """Sampling engine: vllm (embedded in the process), or transformers where vLLM does not install."""
@@ -118,7 +118,7 @@ class Engine(Protocol):
     """What an engine must do; everything else (budget, phases, seeds) is composed on top of it."""
 
     def generate(self, requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
-        """One completion per request, in order; a request's seed alone decides its tokens, whatever runs beside it."""
+        """One completion per request, in order; its tokens depend on its own seed, not on the rest of the batch."""
         ...
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -126,7 +126,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free memory and whatever the engine started; no call may follow."""
+        """Free the memory, end the processes that the engine started; no call may follow."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    base: ../conf/quickstart.yaml       # beside the sweep file or in the working folder; a list is merged in order
+    base: ../conf/quickstart.yaml       # next to the sweep file or in the working folder; a list is merged in order
     experiment: quickstart_q            # MLflow experiment
     overrides: {trainer.max_steps: 60}  # for every point
     grid:                               # every combination; any config key, or q, estimator, benchmark, scenario, seed
@@ -16,7 +16,7 @@
     include:                            # further points, outside the grid; a list means one point per value
       - {estimator: GRPO, seed: [0, 1, 2]}
     test: true                          # then score the best checkpoint on the test split
-    published:                          # numbers to print beside ours, see jqlight.report.published
+    published:                          # numbers to compare with, see jqlight.report.published
 """
 
 import hashlib
@@ -233,7 +233,7 @@ def _without(points: list[Settings], rules: list[Mapping[str, Any]], path: Path)
         patterns = _combinations(rule, f"{path}: exclude")
         remaining = [point for point in kept if not any(_matches(point, pattern) for pattern in patterns)]
         if len(remaining) == len(kept):
-            raise ConfigError(f"{path}: exclude: {dict(rule)!r} matches no point of the grid; mend or remove it")
+            raise ConfigError(f"{path}: exclude: {dict(rule)!r} matches no point of the grid; correct or remove it")
         kept = remaining
     return kept
 

@@ -1,4 +1,4 @@
-"""A sweep's folder: what lies on disk for each point, and what that says about what is left to run.
+"""A sweep's folder: the files of each point, and what they say about what is left to run.
 
 ::
 
@@ -36,7 +36,7 @@ class State(Enum):
     STARTED = "started"
     """Started, and ended before its first checkpoint."""
     UNFINISHED = "unfinished"
-    """Started and has a checkpoint to go on from."""
+    """Started and has a checkpoint to continue from."""
     FINISHED = "finished"
 
 
@@ -104,7 +104,7 @@ class PointFolder:
         write_json(self.path / "finished.json", facts)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Check that what lies here was started with ``settings``.
+        """Check that this point was started with ``settings``.
 
         Raises:
             ConfigError: it was not; names the settings that differ.
