@@ -4,12 +4,14 @@ import difflib
 import os
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from jqlight.cli import quiet
+from jqlight.cli import failures, quiet
+from jqlight.cli.terminal import inert
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -31,34 +33,48 @@ VERBS: dict[str, tuple[str, str]] = {
 
 USAGE_EXIT = 2
 INTERRUPTED_EXIT = 130
+DEBUG, DEBUG_OPTION = "JQLIGHT_DEBUG", "--debug"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of one `jqlight` command: 0 done, 1 failed, 2 a mistake in settings or data, 130 interrupted.
 
-    Set ``JQLIGHT_DEBUG=1`` for the traceback behind a sentence.
+    ``--debug`` (or ``JQLIGHT_DEBUG=1``) shows the traceback behind a sentence, and what the libraries below say.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    debug, before = DEBUG_OPTION in arguments, os.environ.get(DEBUG)
+    arguments = [word for word in arguments if word != DEBUG_OPTION]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
     if arguments[0] in ("-V", "--version"):
         print(f"jqlight {version('jqlight')}")
         return 0
-    verb, rest = arguments[0], arguments[1:]
+    if debug:
+        os.environ[DEBUG] = "1"  # in the environment, for the processes that this one starts
     try:
-        return _run(verb, rest)
-    except JQLightError as error:
-        if os.environ.get("JQLIGHT_DEBUG"):
-            raise
-        print(f"jqlight {verb}: {error}", file=sys.stderr)
-        return USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
+        return _guarded(arguments[0], arguments[1:])
+    finally:
+        if debug and before is None:
+            del os.environ[DEBUG]
+
+
+def _guarded(verb: str, arguments: list[str]) -> int:
+    """Run a command; the one place where an error becomes a sentence and an exit code."""
+    try:
+        return _run(verb, arguments)
     except KeyboardInterrupt:
         print(f"jqlight {verb}: interrupted", file=sys.stderr)
         return INTERRUPTED_EXIT
     except BrokenPipeError:  # the reader of our output, `head` for one, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        sentence = str(error) if isinstance(error, JQLightError) else failures.sentence(error)
+        print(inert(f"jqlight {verb}: {sentence}"), file=sys.stderr)
+        return USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
 
 
 def _run(verb: str, arguments: list[str]) -> int:
@@ -90,6 +106,7 @@ def usage() -> str:
             jqlight fit --config conf/quickstart.yaml              a first run, about 3 minutes on 2 CPU cores
             jqlight fit --config conf/quickstart.yaml --model.q 0.5   any setting can be given behind the file
             jqlight COMMAND --help                                 what a command takes
+            jqlight COMMAND ... --debug                            the traceback behind a sentence
             """
         )
         .replace("{commands}", commands)

@@ -63,8 +63,8 @@ def test_an_error_of_ours_is_one_sentence_with_its_exit_code(shell, monkeypatch,
 
 def test_debug_shows_the_traceback(shell, monkeypatch):
     monkeypatch.setenv("JQLIGHT_DEBUG", "1")
-    with pytest.raises(ConfigError):
-        shell("fitt")
+    assert shell("fitt") == 2
+    assert "Traceback (most recent call last)" in shell.err and "did you mean `jqlight fit`?" in shell.err
 
 
 def test_ctrl_c_ends_any_command_with_130(shell, monkeypatch):
