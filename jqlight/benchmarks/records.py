@@ -78,7 +78,7 @@ class Record(dict[str, Any]):
 
 @dataclass(frozen=True)
 class HubSource:
-    """Where a benchmark lies on the hub."""
+    """A benchmark's data set on the hub."""
 
     name: str
     """Data set id."""

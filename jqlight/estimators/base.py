@@ -331,7 +331,7 @@ class Estimator(EvaluationMixin):
         if self.stall.update(size):
             self.print(
                 f"step {self.global_step}: nothing is being learnt. For {self.stall.window} steps weights have hardly "
-                f"moved (train/update_size {size:.1g}): the gradient lies under the optimizer's epsilon. "
+                f"moved (train/update_size {size:.1g}): the gradient is below the optimizer's epsilon. "
                 "Ways out: --model.scale batch (GARL and PAFT), a larger model.q, or a smaller optimizer.eps"
             )
         before = self.monitor.collapsed
@@ -343,7 +343,7 @@ class Estimator(EvaluationMixin):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run goes on from: the escape monitor, the stall monitor and the step's scale."""
+        """Add what a resumed run continues from: the escape monitor, the stall monitor and the step's scale."""
         checkpoint["escape_monitor"] = self.monitor.state_dict()
         checkpoint["stall_monitor"] = self.stall.state_dict()
         checkpoint["log_scale"] = self.step_scale.log_reference

@@ -84,7 +84,7 @@ class AnswerLikelihood(Estimator):
         group: Group,
         log_ratio: Tensor | None,
     ) -> Coefficients | None:
-        """Computed anew in the step's unit, since coefficients under e^-745 are lost when they are divided later."""
+        """Computed again in the step's unit, since coefficients under e^-745 are lost when they are divided later."""
         if self.step_scale.kind == "raw":
             return coefficients
         log_unit = self.step_scale.admit(self.log_size(signal, log_ratio).item())

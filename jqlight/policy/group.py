@@ -176,7 +176,7 @@ class Group:
         self._prompt.backward()
 
     def _row_extra(self) -> float:
-        """Tokens' worth of memory that a row costs beside its own tokens."""
+        """Tokens' worth of memory that a row costs on top of its own tokens."""
         share = self._budget.copy_share if self._share else 1.0
         return share * len(self._prompt_ids)
 
