@@ -52,7 +52,7 @@ def test_published_results_are_those_of_points_in_the_file(name):
     asked = {(point.settings["estimator"], label(point.settings.get("q", ""))) for point in sweep.points}
     published = {(row.setting.estimator, row.setting.q) for row in rows if row.setting.estimator != "base"}
     assert published <= asked
-    places = {Setting(row.setting.benchmark, row.setting.scenario, "", "").place for row in rows}
+    places = {Setting(row.setting.benchmark, row.setting.scenario, "", "").panel for row in rows}
     assert places <= {
         f"{benchmark}, {scenario}" for benchmark in ("FinQA", "HotpotQA", "MuSiQue") for scenario in ("cold", "warm")
     }
