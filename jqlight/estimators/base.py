@@ -18,7 +18,7 @@ from jqlight.benchmarks import Example
 from jqlight.diagnostics import EscapeMonitor, StallMonitor, logprob_gap, max_amplified_advantage, update_size
 from jqlight.errors import ConfigError, EngineError, NonFiniteError
 from jqlight.estimators import distributed
-from jqlight.estimators.lookahead import Drawn, ImportanceRatios, Lookahead, Turn
+from jqlight.estimators.lookahead import ImportanceRatios, Lookahead, RolloutGroups, StepBatch
 from jqlight.estimators.module import EvaluationMixin
 from jqlight.estimators.scale import StepScale
 from jqlight.objective import Coefficients
@@ -111,7 +111,7 @@ class Estimator(EvaluationMixin):
     ) -> Coefficients:
         """Coefficients (1, M) of one group from its signal (1, M); most estimators need nothing else.
 
-        ``log_ratio`` is None for rollouts of the policy itself; for rollouts that were drawn a step earlier the logs of
+        ``log_ratio`` is None for rollouts of the policy itself; for rollouts sampled a step earlier the logs of
         their truncated importance ratios, (1, M), see ``jqlight.objective.truncated``.
         """
 
@@ -145,14 +145,14 @@ class Estimator(EvaluationMixin):
         self._zero_grad()
         self.step_scale.begin(self.policy.parameters())
 
-        turn = Turn(self.global_step, batch)
-        ahead = self.lookahead.take(turn)
+        step_batch = StepBatch(self.global_step, batch)
+        prefetched = self.lookahead.take(step_batch)
         with self._timed("sample"):
-            drawn = self._draw(turn) if ahead is None else ahead
-        ratios = None if ahead is None else ImportanceRatios(self.sampler_config.max_importance_ratio)
+            groups = self._sample_groups(step_batch) if prefetched is None else prefetched
+        ratios = None if prefetched is None else ImportanceRatios(self.sampler_config.max_importance_ratio)
         signals, weights, gap = [], [], 0.0
-        with self._sampling_ahead():
-            for example, rollouts in zip(batch, drawn, strict=True):
+        with self._prefetching():
+            for example, rollouts in zip(batch, groups, strict=True):
                 group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in rollouts])
                 with self._timed("score"):
                     signal = self._checked(self.signal(example, rollouts, group), example)
@@ -179,7 +179,7 @@ class Estimator(EvaluationMixin):
         peaks = {"max_amplified_advantage": max_amplified_advantage(stacked)}
         if ratios is None:
             peaks["logprob_gap"] = gap
-        self._log_step(drawn, means, peaks, norm)
+        self._log_step(groups, means, peaks, norm)
 
     def sample(
         self, batch: Sequence[Example], stage: str, n: int, *, step: int = 0, answers: bool = True
@@ -196,7 +196,7 @@ class Estimator(EvaluationMixin):
         self.sampler.sync(self.policy.weights())
 
     def on_fit_start(self) -> None:
-        """Begin with the engine at the policy's weights and nothing drawn ahead."""
+        """Begin with the engine at the policy's weights and nothing prefetched."""
         self.lookahead.discard()
         super().on_fit_start()
 
@@ -209,24 +209,24 @@ class Estimator(EvaluationMixin):
             )
 
     def on_fit_end(self) -> None:
-        """End the thread that sampled ahead."""
+        """End the thread that prefetched."""
         self.lookahead.close()
 
     # -- parts of the step -------------------------------------------------------------------------------------------
 
-    def _draw(self, turn: Turn) -> Drawn:
-        return self.sample(turn.batch, "train", self.rollouts, step=turn.step, answers=self.samples_answers)
+    def _sample_groups(self, step_batch: StepBatch) -> RolloutGroups:
+        return self.sample(step_batch.batch, "train", self.rollouts, step=step_batch.step, answers=self.samples_answers)
 
-    def _draw_ahead(self, turn: Turn) -> Drawn:
+    def _prefetch(self, step_batch: StepBatch) -> RolloutGroups:
         with self.trainer.precision_plugin.train_step_context():  # autocast is a thread's own
-            return self._draw(turn)
+            return self._sample_groups(step_batch)
 
     @contextmanager
-    def _sampling_ahead(self) -> Iterator[None]:
-        """A block beside which the next batch is drawn, if it is to be and there is one; ends when both have."""
-        turn = self._next_turn() if self.sampler_config.lookahead else None
-        if turn is not None:
-            self.lookahead.start(turn, self._draw_ahead, self.device)
+    def _prefetching(self) -> Iterator[None]:
+        """A block during which the next batch is sampled in a thread, if there is one; ends when both have ended."""
+        step_batch = self._next_step_batch() if self.sampler_config.lookahead else None
+        if step_batch is not None:
+            self.lookahead.start(step_batch, self._prefetch, self.device)
         try:
             yield
             with self._timed("sample"):
@@ -235,13 +235,13 @@ class Estimator(EvaluationMixin):
             self.lookahead.close()
             raise
 
-    def _next_turn(self) -> Turn | None:
+    def _next_step_batch(self) -> StepBatch | None:
         """The next step; None where this one is the last of its epoch or of the run."""
         step = self.global_step + 1
         if step == self.trainer.max_steps or self.trainer.should_stop:
             return None
         batch = self.trainer.train_dataloader.peek()  # type: ignore[union-attr]
-        return None if batch is None else Turn(step, batch)
+        return None if batch is None else StepBatch(step, batch)
 
     def _staleness(self, ratios: ImportanceRatios | None) -> dict[str, float]:
         """How old the rollouts are in optimizer steps, and their importance ratios; nothing without lookahead."""
@@ -300,9 +300,9 @@ class Estimator(EvaluationMixin):
                 "nothing was updated. Try sampler.engine: transformers, and run `jqlight doctor`"
             )
 
-    def _log_step(self, drawn: Drawn, means: dict[str, float], peaks: dict[str, float], norm: float) -> None:
+    def _log_step(self, groups: RolloutGroups, means: dict[str, float], peaks: dict[str, float], norm: float) -> None:
         """Log one step: ``means`` and ``peaks`` of this rank, averaged and maximised over ranks, under ``train/``."""
-        everything = [r for rollouts in drawn for r in rollouts]
+        everything = [r for rollouts in groups for r in rollouts]
         values = {f"train/{name}": value for name, value in means.items()}
         values["train/thinking_tokens"] = sum(len(r.rationale_ids) for r in everything) / len(everything)
         values["train/truncated"] = sum(r.truncated for r in everything) / len(everything)

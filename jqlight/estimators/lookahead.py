@@ -1,4 +1,4 @@
-"""Sampling one batch ahead: what is drawn in a thread while a step is computed, and handed out when its turn comes."""
+"""Prefetched rollouts: sampled in a thread while a step is computed, taken by the next step."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,10 +14,11 @@ from jqlight.objective import truncated
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
 
-Drawn = list[list[Rollout]]
+RolloutGroups = list[list[Rollout]]
+"""The rollouts of each example of a batch."""
 
 
-class Turn(NamedTuple):
+class StepBatch(NamedTuple):
     """A training step and the batch it is for."""
 
     step: int
@@ -25,7 +26,7 @@ class Turn(NamedTuple):
 
 
 class ImportanceRatios:
-    """Ratios rho = p(sampled tokens) / p(the same when they were drawn) of one step's rollouts.
+    """Ratios rho = p(sampled tokens) / p(the same when they were sampled) of one step's rollouts.
 
     The denominator is what the engine recorded, so that a difference between engine and trainer is corrected with the
     step's staleness. Forced tokens were not sampled and have no part in it.
@@ -40,9 +41,9 @@ class ImportanceRatios:
 
     def of(self, rollouts: Sequence[Rollout], group: Group) -> Tensor:
         """Logs of one group's truncated ratios, (1, M) float64, nats."""
-        drawn_at = [r.rationale_logprobs + r.answer_logprobs for r in rollouts]
-        now = [t[: len(then)].sum() for t, then in zip(group.token_logprobs(), drawn_at, strict=True)]
-        then = torch.tensor([math.fsum(then) for then in drawn_at], dtype=torch.float64)
+        sampled = [r.rationale_logprobs + r.answer_logprobs for r in rollouts]
+        now = [t[: len(then)].sum() for t, then in zip(group.token_logprobs(), sampled, strict=True)]
+        then = torch.tensor([math.fsum(then) for then in sampled], dtype=torch.float64)
         log_ratio = (torch.stack(now).cpu() - then).unsqueeze(0)
         self._log_ratios.append(log_ratio)
         return truncated(log_ratio, self._maximum)
@@ -57,49 +58,49 @@ class ImportanceRatios:
 
 
 class Lookahead:
-    """Rollouts of the next batch, at most one, drawn from weights one optimizer step older than those they train.
+    """Rollouts of the next batch, at most one, sampled from weights one optimizer step older than those they train.
 
     An engine has one user at a time: between :meth:`start` and :meth:`finish` it is the thread, and nobody may give the
-    engine weights or ask it for anything else. What has been drawn lives in memory only, so that a resumed run draws
+    engine weights or ask it for anything else. Prefetched rollouts are in memory only, so that a resumed run samples
     its own.
 
-    The engines put the global random states back when they have drawn. A step must therefore take nothing from them
-    beside the thread, and takes nothing: every seed is a function of step and example, and dropout is off.
+    The engines restore the global random states after sampling. A step must therefore take nothing from them while the
+    thread runs, and takes nothing: every seed is a function of step and example, and dropout is off.
     """
 
     def __init__(self) -> None:
-        self._turn: Turn | None = None
-        self._drawn: Drawn | None = None
-        self._future: Future[Drawn] | None = None
+        self._step_batch: StepBatch | None = None
+        self._rollouts: RolloutGroups | None = None
+        self._future: Future[RolloutGroups] | None = None
         # One thread and one stream for all steps: each new one would bring its own worker threads and cached memory.
         self._executor: ThreadPoolExecutor | None = None
         self._stream: torch.cuda.Stream | None = None
 
-    def start(self, turn: Turn, draw: Callable[[Turn], Drawn], device: torch.device) -> None:
-        """Begin ``draw(turn)`` in the thread, on a GPU in a stream of its own behind all work issued so far."""
+    def start(self, step_batch: StepBatch, sample: Callable[[StepBatch], RolloutGroups], device: torch.device) -> None:
+        """Begin ``sample(step_batch)`` in the thread, on a GPU in a stream of its own behind all work issued so far."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="lookahead")
         if device.type == "cuda":
             self._stream = self._stream or torch.cuda.Stream(device)
             self._stream.wait_stream(torch.cuda.current_stream(device))
-        self._turn, self._drawn = turn, None
-        self._future = self._executor.submit(self._run, turn, draw, self._stream)
+        self._step_batch, self._rollouts = step_batch, None
+        self._future = self._executor.submit(self._run, step_batch, sample, self._stream)
 
     def finish(self) -> None:
-        """Wait for the thread; raises what ``draw`` raised."""
+        """Wait for the thread; raises what ``sample`` raised."""
         if self._future is not None:
             future, self._future = self._future, None
-            self._drawn = future.result()
+            self._rollouts = future.result()
 
-    def take(self, turn: Turn) -> Drawn | None:
-        """The rollouts drawn for exactly ``turn``, once; otherwise None, and nothing is kept."""
-        drawn = self._drawn if self._turn == turn else None
+    def take(self, step_batch: StepBatch) -> RolloutGroups | None:
+        """The rollouts sampled for exactly ``step_batch``, once; otherwise None, and nothing is kept."""
+        groups = self._rollouts if self._step_batch == step_batch else None
         self.discard()
-        return drawn
+        return groups
 
     def discard(self) -> None:
-        """Forget what has been drawn."""
-        self._turn = self._drawn = None
+        """Forget the prefetched rollouts."""
+        self._step_batch = self._rollouts = None
 
     def close(self) -> None:
         """Wait for the thread without looking at what it gave or raised, and end it; :meth:`start` begins another."""
@@ -110,11 +111,13 @@ class Lookahead:
             self._executor = None
 
     @staticmethod
-    def _run(turn: Turn, draw: Callable[[Turn], Drawn], stream: torch.cuda.Stream | None) -> Drawn:
+    def _run(
+        step_batch: StepBatch, sample: Callable[[StepBatch], RolloutGroups], stream: torch.cuda.Stream | None
+    ) -> RolloutGroups:
         if stream is not None:
             torch.cuda.set_device(stream.device)  # a new thread begins on the first GPU
         with nullcontext() if stream is None else torch.cuda.stream(stream):
-            drawn = draw(turn)
+            groups = sample(step_batch)
         if stream is not None:
             stream.synchronize()
-        return drawn
+        return groups

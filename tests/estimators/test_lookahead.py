@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError, EngineError
 from jqlight.estimators import GARL, GRPO, PAFT, RLOO, Estimator, MaxRL
-from jqlight.estimators.lookahead import Lookahead, Turn
+from jqlight.estimators.lookahead import Lookahead, StepBatch
 from jqlight.sampling import Rollout
 
 FRESH = [0, 3, 6]  # the first steps of the passes
@@ -144,9 +144,9 @@ def test_a_new_fit_forgets_what_was_drawn_before_it(three_token_gpt2: str, tmp_p
     data = Letters(prompts_per_step=2, max_prompt_tokens=6).bind(estimator.token_format)
     first = data.train_dataloader().peek()
     assert first is not None
-    estimator.lookahead.start(Turn(0, first), lambda turn: pytest.fail("old rollouts"), torch.device("cpu"))
+    estimator.lookahead.start(StepBatch(0, first), lambda step_batch: pytest.fail("old rollouts"), torch.device("cpu"))
     estimator.lookahead._future = None
-    estimator.lookahead._drawn = [[Rollout([1], [-1.0])] * 4] * 2
+    estimator.lookahead._rollouts = [[Rollout([1], [-1.0])] * 4] * 2
     watch = Watch(estimator)
     course = train(estimator, 1, tmp_path, callbacks=[watch])
     assert watch.drawn[0][0] == [e.id for e in first] and course.steps[0]["train/staleness"] == 0
@@ -182,7 +182,7 @@ def test_an_error_in_the_step_is_the_one_that_is_raised(
 ) -> None:
     estimator = make(GARL, three_token_gpt2, lookahead=1)
     started = []
-    monkeypatch.setattr(estimator, "_draw_ahead", lambda turn: started.append(turn.step) or 1 / 0)
+    monkeypatch.setattr(estimator, "_prefetch", lambda step_batch: started.append(step_batch.step) or 1 / 0)
     monkeypatch.setattr(estimator, "_optimizer_step", lambda: pytest.fail("the step's own"))
     with pytest.raises(pytest.fail.Exception, match="the step's own"):
         train(estimator, STEPS, tmp_path)
@@ -203,19 +203,19 @@ def test_a_loader_without_peek_is_refused(three_token_gpt2: str) -> None:
         quiet_trainer(max_steps=1).fit(estimator, datamodule=Plain(prompts_per_step=2, max_prompt_tokens=6))
 
 
-def test_rollouts_are_for_one_turn_and_given_once(world: World) -> None:
+def test_rollouts_are_for_one_step_batch_and_given_once(world: World) -> None:
     lookahead, device = Lookahead(), torch.device("cpu")
-    turn, other = Turn(4, [world.example]), Turn(5, [world.example])
+    step_batch, other = StepBatch(4, [world.example]), StepBatch(5, [world.example])
 
-    def draw(turn: Turn) -> list[list[Rollout]]:
-        return [world.rationales[: turn.step]]
+    def draw(step_batch: StepBatch) -> list[list[Rollout]]:
+        return [world.rationales[: step_batch.step]]
 
-    lookahead.start(turn, draw, device)
+    lookahead.start(step_batch, draw, device)
     lookahead.finish()
-    assert lookahead.take(turn) == draw(turn) and lookahead.take(turn) is None
-    lookahead.start(turn, draw, device)
+    assert lookahead.take(step_batch) == draw(step_batch) and lookahead.take(step_batch) is None
+    lookahead.start(step_batch, draw, device)
     lookahead.finish()
-    assert lookahead.take(other) is None and lookahead.take(turn) is None
-    lookahead.start(turn, draw, device)
+    assert lookahead.take(other) is None and lookahead.take(step_batch) is None
+    lookahead.start(step_batch, draw, device)
     lookahead.close()
-    assert lookahead.take(turn) is None and not helpers()
+    assert lookahead.take(step_batch) is None and not helpers()
