@@ -11,7 +11,6 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
@@ -19,6 +18,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from jqlight.benchmarks import Benchmark
 from jqlight.cli import config, messages, output, quiet
+from jqlight.cli.checks import check_values, warn_of_no_validation
+from jqlight.cli.plateau import StepPlateau
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
 from jqlight.tracking.checkpoints import RunCheckpoint
@@ -99,6 +100,7 @@ class RunCLI(LightningCLI):
             if (sentence := messages.interpolation(error)) is None:
                 raise
             raise ConfigError(sentence) from error
+        check_values(self.verb, self.config.as_dict())
 
     def before_instantiate_classes(self) -> None:
         """Check what Lightning would fail on late."""
@@ -130,10 +132,14 @@ class RunCLI(LightningCLI):
             own = partial(RunLogger, self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
             settings["logger"] = with_run_logger(settings.get("logger"), own)
         settings["callbacks"] = self._callbacks(settings)
+        if self.verb == "fit":
+            warn_of_no_validation(settings)
         try:
             return self._instantiate_trainer(settings, [])
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise ConfigError(f"trainer: {error}") from error
+        except JQLightError:
+            raise
+        except Exception as error:  # accelerators, strategies and plugins have their own ways to refuse
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _default_name(self) -> str:
         """The last config file's name; for a run's own ``config.yaml`` its folder's; else of model and data."""
@@ -145,6 +151,8 @@ class RunCLI(LightningCLI):
     def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
         given = settings.get("callbacks") or []
         callbacks: list[Callback] = [*given] if isinstance(given, list) else [given]
+        if self.verb == "fit":
+            callbacks.append(StepPlateau())
         wants_checkpoints = settings.get("enable_checkpointing") is not False
         if self.verb == "fit" and wants_checkpoints and not _has(callbacks, ModelCheckpoint):
             validates = settings.get("limit_val_batches") != 0

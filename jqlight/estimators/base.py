@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from jqlight.benchmarks import Example
 from jqlight.diagnostics import EscapeMonitor, StallMonitor, logprob_gap, max_amplified_advantage, update_size
@@ -28,6 +29,9 @@ from jqlight.token_format import TokenFormat
 
 # In float32 a healthy engine and trainer differ by about 1e-6 nats; 1e-3 means different weights.
 FLOAT32_GAP_LIMIT = 1e-3
+
+MOST_ROLLOUTS = 100_000
+"""Largest number of rollouts or samples a prompt; a slip of the keyboard beyond it would fill the memory first."""
 
 
 class Estimator(EvaluationMixin):
@@ -63,8 +67,11 @@ class Estimator(EvaluationMixin):
     ) -> None:
         super().__init__()
         for name, value in {"rollouts": rollouts, "samples": samples}.items():
-            if value < 1:
-                raise ConfigError(f"model.{name}: given {value}, allowed is 1 or more")
+            if not 1 <= value <= MOST_ROLLOUTS:
+                raise ConfigError(
+                    f"model.{name}: given {value}, allowed is 1 or more, up to {MOST_ROLLOUTS}: all of a prompt's are "
+                    "held in memory at once"
+                )
         if not max_grad_norm > 0:
             raise ConfigError(f"model.max_grad_norm: given {max_grad_norm}, allowed is a number above 0, inf for none")
         self.automatic_optimization = False
@@ -281,7 +288,7 @@ class Estimator(EvaluationMixin):
         optimizer = self.optimizers()
         optimizer.step()  # type: ignore[union-attr]
         scheduler = self.lr_schedulers()
-        if scheduler is not None:
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that one follows validations
             scheduler.step()  # type: ignore[union-attr]
         return norm
 

@@ -1,5 +1,6 @@
 """GRPO on exact-match rewards, the baseline that stalls at a cold start."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -50,8 +51,10 @@ class GRPO(SampledReward):
         max_grad_norm: float = 1.0,
         seed: int | None = None,
     ) -> None:
-        if kl < 0:
+        if not 0 <= kl < math.inf:
             raise ConfigError(f"model.kl: given {kl}, allowed is 0 (no KL term) or a positive weight")
+        if not 0 <= eps < math.inf:
+            raise ConfigError(f"model.eps: given {eps}, allowed is a number from 0")
         super().__init__(policy, sampler, rollouts, samples, max_grad_norm, seed)
         self.eps, self.scale_rewards, self.length_normalize, self.kl = eps, scale_rewards, length_normalize, kl
         # In a list, so that it is no submodule: neither trained, nor in checkpoints.

@@ -1,5 +1,6 @@
 """The small protocol that every sampling engine keeps, and the records that cross it."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -19,6 +20,15 @@ class Decoding:
     """Nucleus: keep the smallest set of tokens with this much probability; 1 keeps all."""
     top_k: int = 0
     """Keep the k most probable tokens; 0 keeps all."""
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError, with ``key`` in front, unless this is a way to draw tokens."""
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(f"{key}.temperature: given {self.temperature}, allowed is a number from 0 (greedy)")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"{key}.top_p: given {self.top_p}, allowed is a number above 0 and up to 1 (keeps all)")
+        if self.top_k < 0:
+            raise ConfigError(f"{key}.top_k: given {self.top_k}, allowed is a whole number from 1, or 0 (keeps all)")
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class SamplerConfig:
                 f"sampler.training: given {self.training}; training rationales must be samples of the policy itself: "
                 "temperature 1.0, top_p 1.0, top_k 0 (sampler.evaluation is free)"
             )
+        self.evaluation.check("sampler.evaluation")
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
             raise ConfigError(f"sampler.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")
         if self.lookahead not in (0, 1):
