@@ -1,4 +1,4 @@
-"""Records of a benchmark's split: from a file, a folder or the hub, with errors that name the place."""
+"""Records of a benchmark's split: from a file, a folder or the hub, with errors that say where."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -139,9 +139,9 @@ def read_hub(source: HubSource, split: Split, id_field: str) -> Iterator[Record]
         DataError: a record without an id.
     """
     name = "train" if split == "train" else "validation"
-    place = f"hub data set {source.name} ({name})"
+    location = f"hub data set {source.name} ({name})"
     records = (
-        as_record({**row, id_field: row.get(source.id_field or id_field)}, place, id_field, place)
+        as_record({**row, id_field: row.get(source.id_field or id_field)}, location, id_field, location)
         for row in hub.load_rows(source.name, source.config, name)
     )
     yield from records if split == "train" else share(records, id_field, ("validation", "test"), split)
@@ -184,25 +184,25 @@ def read_file(path: Path, id_field: str) -> Iterator[Record]:
         yield as_record(entry, f"{path} record number {number}", id_field, path)
 
 
-def as_record(entry: Any, place: str, id_field: str, source: object) -> Record:
+def as_record(entry: Any, location: str, id_field: str, source: object) -> Record:
     """The entry as a record whose errors name ``source`` and the record's id.
 
     Raises:
-        DataError: the entry is not an object, or has no id; the error names ``place``.
+        DataError: the entry is not an object, or has no id; the error names ``location``.
     """
     if not isinstance(entry, Mapping):
-        raise DataError(f"{place}: must be an object, given {_short(entry)}")
+        raise DataError(f"{location}: must be an object, given {_short(entry)}")
     identity = entry.get(id_field)
     if not isinstance(identity, str | int) or identity == "":
-        raise DataError(f"{place}: field '{id_field}' must be a non-empty id, given {_short(identity)}")
+        raise DataError(f"{location}: field '{id_field}' must be a non-empty id, given {_short(identity)}")
     return Record({**entry, id_field: str(identity)}, f"{source}: record {identity}")
 
 
-def _parse(text: str, place: str) -> Any:
+def _parse(text: str, location: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error})") from error
+        raise DataError(f"{location}: not JSON ({error})") from error
 
 
 def _short(value: Any) -> str:

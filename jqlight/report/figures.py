@@ -29,7 +29,7 @@ _DASHES = ("-", "--", "-.", ":")
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEGEND_WIDTH, _DPI = 4.2, 3.4, 1.2, 110
 _HIGHEST_SHARE = 1.05
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Two estimators with the same q stand side by side; commitments that are no number stand to the right of q = 1.
+# Two estimators with the same q are drawn side by side; commitments that are no number, to the right of q = 1.
 _SHIFT, _FIRST_BEYOND, _STEP_BEYOND = 0.015, 1.2, 0.2
 _FEWEST_BARS = 4
 
@@ -238,8 +238,12 @@ def _styles() -> Iterator[Style]:
     """A new combination each time: 7 colours, then again with other markers and dashes."""
     i, colours = 0, len(_COLOURS)
     while True:
-        turn = i // colours
-        yield _COLOURS[i % colours], _MARKERS[(i + turn) % colours], _DASHES[(i + 2 * turn) % len(_DASHES)]
+        cycle_number = i // colours
+        yield (
+            _COLOURS[i % colours],
+            _MARKERS[(i + cycle_number) % colours],
+            _DASHES[(i + 2 * cycle_number) % len(_DASHES)],
+        )
         i += 1
 
 

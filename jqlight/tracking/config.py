@@ -24,7 +24,7 @@ _OF_THIS_RUN = ("run_dir", "ckpt_path", "config")
 class SaveConfig(SaveConfigCallback):
     """Gives the run's folder the resolved config, its settings as parameters, and the tags that MLflow groups by.
 
-    Loggers beside it get the config as hyper-parameters.
+    Other loggers get the config as hyper-parameters.
 
     Not in ``setup``, as Lightning's does: a run that fails to start leaves nothing behind.
     """

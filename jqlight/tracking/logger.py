@@ -1,4 +1,4 @@
-"""The Lightning logger of a jqlight run: the run's folder first, MLflow from there, other loggers beside it."""
+"""The Lightning logger of a jqlight run: the run's folder first, MLflow from there, other loggers as well."""
 
 import math
 import os
@@ -37,16 +37,16 @@ _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 class RunLogger(Logger):
     """Logs a run to its folder and, from a background thread, to MLflow.
 
-    Every value is in the folder (see ``jqlight.tracking.journal``) before MLflow hears of it: a store that is slow,
+    Every value is in the folder (see ``jqlight.tracking.journal``) before MLflow gets it: a store that is slow,
     dead or comes back later costs no step and loses nothing. Unlike Lightning's ``MLFlowLogger`` it does not open the
-    store when it is built, and its ``save_dir`` is the run's folder whatever the store is.
+    store when it is built, and its ``save_dir`` is the run's folder for every store.
 
     Args:
         run_dir: the run's folder; if it holds a run of the same store, that MLflow run is continued.
         experiment_name: MLflow experiment.
         run_name: name in MLflow; None takes the folder's.
         tracking_uri: MLflow store; None takes ``MLFLOW_TRACKING_URI``, else the store this run is in, else
-            ``mlflow.db`` beside the run's folder.
+            ``mlflow.db`` next to the run's folder.
         timeout: seconds to wait for the last upload when the run ends.
         patience: old name of ``timeout``.
     """

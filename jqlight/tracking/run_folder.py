@@ -1,4 +1,4 @@
-"""Where a run's files lie: a fresh folder for a new run, the old one for a run that is continued or tested."""
+"""The folder of a run: a fresh one for a new run, the old one for a run that is continued or tested."""
 
 import os
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ def find_run_folder(verb: str, run_dir: str | None, run_name: str, ckpt_path: st
     """The folder that ``jqlight <verb>`` writes to and the checkpoint that it loads.
 
     Without ``run_dir`` a new run gets ``runs/<run_name>``, or ``-2``, ``-3`` and so on behind it. ``ckpt_path`` is a
-    file, or "last" or "best" of ``run_dir`` (of the newest run of this name); a checkpoint that lies in a run's folder
-    continues that run. With "last", ``fit`` starts afresh where there is no checkpoint yet.
+    file, or "last" or "best" of ``run_dir`` (of the newest run of this name); a checkpoint inside a run's folder
+    continues that run. With "last", ``fit`` starts a new run where there is no checkpoint yet.
 
     Raises:
         ConfigError: the checkpoint does not exist, or ``run_dir`` holds another run.
@@ -81,7 +81,7 @@ def _checkpoint(folder: Path, ckpt_path: str | None) -> Path | None:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Folder of the run that wrote ``checkpoint``; None if it lies elsewhere."""
+    """Folder of the run that wrote ``checkpoint``; None if no run wrote it."""
     folder = checkpoint.parent.parent
     return folder if checkpoint.parent.name == "checkpoints" and read_record(folder) else None
 
