@@ -25,7 +25,7 @@ from jqlight.estimators import Estimator
 from jqlight.tracking.checkpoints import RunCheckpoint
 from jqlight.tracking.config import SaveConfig
 from jqlight.tracking.logger import RunLogger, with_run_logger
-from jqlight.tracking.progress import Console
+from jqlight.tracking.progress import ProgressLine
 from jqlight.tracking.run_folder import RunFolder, find_run_folder
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -159,7 +159,7 @@ class RunCLI(LightningCLI):
             callbacks.append(RunCheckpoint(self.run_folder.checkpoints, self.model, validates=validates))
         if settings.get("enable_progress_bar") is not False and not _has(callbacks, ProgressBar):
             title = output.start_line(self.verb, self.run_folder, self.model, self.datamodule)
-            callbacks.append(Console(title))
+            callbacks.append(ProgressLine(title))
         return callbacks
 
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
