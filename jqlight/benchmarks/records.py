@@ -166,7 +166,7 @@ def find_file(folder: Path, patterns: Sequence[str]) -> Path | None:
 
 
 def read_file(path: Path, id_field: str) -> Iterator[Record]:
-    """Records of a JSON array or a JSON Lines file (told apart by the suffix .jsonl).
+    """Records of a JSON array or a JSON Lines file (the suffix .jsonl decides).
 
     Raises:
         DataError: text that is not JSON, an entry that is not an object, or an entry without an id.

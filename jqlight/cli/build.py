@@ -215,7 +215,7 @@ def checked(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: a file that is missing or no YAML, or a setting that does not exist.
     """
-    quiet.settle_imported()
+    quiet.silence_imported_libraries()
     messages.check_files(arguments)
     # Bare class names in a config resolve among what is imported.
     for package in config.ROOTS.values():

@@ -128,7 +128,7 @@ def _is_odd(value: Any) -> bool:
 def _problem(given: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], None]) -> str | None:
     try:
         attempt(given)
-    except Exception as error:  # any class may stand here, and raise anything
+    except Exception as error:  # a class of the user's own may raise anything
         return " ".join(str(error).split())[:200] or type(error).__name__
     return None
 

@@ -21,7 +21,7 @@ _WAYS_OUT = {
     errno.EIO: "the disk or the network file system failed; try again",
     errno.ESTALE: "the network file system lost it; try again",
 }
-# What is told wherever it stands in a chain of causes; of the others only the error itself is.
+# Reported from anywhere in a chain of causes; other system errors only if they are the error itself.
 _DEEP = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LONGEST_MESSAGE = 300
 
@@ -66,7 +66,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _system_sentence(error: OSError) -> str:
-    """The path and what the system says of it: told as it is, since there is nothing to report."""
+    """The path and the system's own words; no traceback file, since there is nothing to report."""
     where = "".join(f"{os.fspath(name)!s}: " for name in (error.filename,) if isinstance(name, str | os.PathLike))
     way_out = _WAYS_OUT.get(error.errno or 0)
     text = str(error.strerror)
@@ -77,9 +77,9 @@ def _save(text: str) -> Path | None:
     """Keep a traceback in the folder of the run, where one has begun, else among temporary files; None if nowhere."""
     folder = os.environ.get("JQLIGHT_RUN_DIR")
     begun = [folder] if folder and (Path(folder) / "run.json").exists() else []
-    for place in [*begun, None]:
+    for folder_or_default in [*begun, None]:
         try:
-            descriptor, name = tempfile.mkstemp(prefix="jqlight-traceback-", suffix=".txt", dir=place)
+            descriptor, name = tempfile.mkstemp(prefix="jqlight-traceback-", suffix=".txt", dir=folder_or_default)
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(redacted(text))
             return Path(name)

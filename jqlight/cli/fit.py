@@ -19,7 +19,7 @@ from jqlight.tracking.checkpoints import checkpoint_step
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run ``jqlight <verb>`` and return its exit code."""
-    quiet.settle_imported()
+    quiet.silence_imported_libraries()
     arguments = with_run_config(list(argv))
     if {"-h", "--help"} & set(arguments):
         messages.check_files(arguments)

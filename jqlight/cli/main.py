@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(verb: str, arguments: list[str]) -> int:
-    """Run a command; the one place where an error becomes a sentence and an exit code."""
+    """Run a command; the only function in which an error becomes a sentence and an exit code."""
     try:
         return _run(verb, arguments)
     except KeyboardInterrupt:
@@ -82,7 +82,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
-    quiet.settle()  # before any library reads these settings at import
+    quiet.silence_libraries()  # before any library reads these settings at import
     if str(Path.cwd()) not in sys.path:
         # A config may name a class in the working directory. At the end: nothing there can shadow a library.
         sys.path.append(str(Path.cwd()))

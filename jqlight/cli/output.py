@@ -1,4 +1,4 @@
-"""What a command says before and after a run: where it runs, what came out, and where that lies."""
+"""What a command says before and after a run: where it runs, what came out, and where it is."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _SHOWN = re.compile(r"val/(\w*maj_at_\d+|(exact_)?pass_at_\d+|tie_rate|unanswere
 
 
 def start_line(verb: str, folder: RunFolder, module: LightningModule, data: object) -> str:
-    """One line on what begins here and where its files will lie."""
+    """One line on what begins here and where its files will be."""
     q = module.hparams.get("q")
     name = type(module).__name__ + (f" (q = {q})" if q is not None else "")
     start = f", from {shown_path(folder.checkpoint)}" if folder.checkpoint else ""
@@ -26,7 +26,7 @@ def start_line(verb: str, folder: RunFolder, module: LightningModule, data: obje
 
 
 def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, model: Path | None) -> str:
-    """Validation scores at the start, at the best step and at the end, and where everything lies."""
+    """Validation scores at the start, at the best step and at the end, and where everything is."""
     journal = Journal(folder.path)
     monitor = best_metric(module)
     history = journal.series(monitor)
@@ -71,7 +71,7 @@ def interrupted(folder: RunFolder) -> str:
 
 
 def scores_report(trainer: Trainer, folder: RunFolder) -> str:
-    """The scores of ``validate`` or ``test``, one a line, and where they lie."""
+    """The scores of ``validate`` or ``test``, one a line, and where they are."""
     scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
     lines = [f"{name:<26}{value:>10.3f}" for name, value in scores.items()]
     return "\n".join(["", *lines, "", f"samples and metrics in {shown_path(folder.path)}"])
@@ -110,7 +110,7 @@ def export_best(trainer: Trainer, module: LightningModule, folder: RunFolder) ->
 
 
 def shown_path(path: Path | None) -> str:
-    """A path relative to the working directory where it lies below it."""
+    """A path relative to the working directory where it is below it."""
     if path is None:
         return ""
     absolute = path.absolute()

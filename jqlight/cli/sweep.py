@@ -119,7 +119,7 @@ def check_points(sweep: Sweep) -> None:
     Raises:
         ConfigError: the sentence of ``jqlight fit``, behind the point's name.
     """
-    # Imported late: it brings Lightning and all estimators, and a mistake above should be told at once.
+    # Imported late: Lightning and all estimators take seconds to import; a mistake above is reported at once.
     from jqlight.cli.build import parse
 
     for point in sweep.points:

@@ -60,8 +60,8 @@ class ImportanceRatios:
 class Lookahead:
     """Rollouts of the next batch, at most one, sampled from weights one optimizer step older than those they train.
 
-    An engine has one user at a time: between :meth:`start` and :meth:`finish` it is the thread, and nobody may give the
-    engine weights or ask it for anything else. Prefetched rollouts are in memory only, so that a resumed run samples
+    An engine has one user at a time: between :meth:`start` and :meth:`finish` it is the thread, and nothing else may
+    give the engine weights or requests. Prefetched rollouts are in memory only, so that a resumed run samples
     its own.
 
     The engines restore the global random states after sampling. A step must therefore take nothing from them while the

@@ -33,7 +33,7 @@ class Group:
         device = network.model.device
         self._prompt_ids = torch.tensor(list(prompt_ids), dtype=torch.long, device=device)
         self._rows = build_rows(continuations, device)
-        # Prompt and row in one pass where nobody shares the prompt.
+        # Prompt and row in one pass where no other row shares the prompt.
         self._share = network.route.share and len(self._rows.lengths) > 1
         self._prompt: Prompt | None = None
         self._kept: list[tuple[list[int], Tensor]] = []

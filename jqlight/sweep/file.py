@@ -77,7 +77,7 @@ class Sweep:
     test: bool = False
     """Whether each point ends with ``jqlight test`` of its best checkpoint."""
     published: Mapping[str, Any] | None = None
-    """The file's ``published`` section as it stands."""
+    """The file's ``published`` section as written."""
 
     def settings(self, point: Point) -> Settings:
         """All settings of ``point``: the overrides with the point's own on top."""
@@ -245,7 +245,7 @@ def _matches(point: Settings, pattern: Settings) -> bool:
 def _named(points: list[Settings]) -> tuple[Point, ...]:
     axes = list(dict.fromkeys(key for point in points for key in point))
     names = [point_name(point, axes) for point in points]
-    # Values that look alike as a file name (two paths, say) are told apart by a hash of the settings, which stays the
+    # Values that look alike as a file name (two paths, say) are distinguished by a hash of the settings, which is the
     # same when other points come or go.
     return tuple(
         Point(f"{name}-{_digest(point)}" if names.count(name) > 1 else name, point)
