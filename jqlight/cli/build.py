@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from jqlight.benchmarks import Benchmark
 from jqlight.cli import config, messages, output, quiet
 from jqlight.cli.checks import check_values, warn_of_no_validation
+from jqlight.cli.cluster import leave_group
 from jqlight.cli.plateau import StepPlateau
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
@@ -124,8 +125,9 @@ class RunCLI(LightningCLI):
         """The trainer with jqlight's logger, checkpoints and console where the config names none."""
         config = self.config
         name = config.run_name or self._default_name()
-        self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
         settings = {**self.config_init["trainer"].as_dict(), **kwargs}
+        leave_group(settings)
+        self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
         if settings.get("logger") is not False and not settings.get("fast_dev_run"):
             # Numbered folders tell repeated runs apart, in MLflow too.
             name = config.run_name if config.run_dir else None

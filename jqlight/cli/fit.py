@@ -15,6 +15,7 @@ from jqlight.cli.help import help_text
 from jqlight.errors import ConfigError
 from jqlight.startup import mark
 from jqlight.tracking.checkpoints import checkpoint_step
+from jqlight.tracking.run_folder import release
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
@@ -26,9 +27,12 @@ def main(verb: str, argv: Sequence[str]) -> int:
         print(help_text(verb, arguments, Trainer, TRAINER_DEFAULTS))
         return 0
     mark("imports")
-    cli = run_cli(verb, arguments)
-    mark("config")
-    return run(cli)
+    try:
+        cli = run_cli(verb, arguments)
+        mark("config")
+        return run(cli)
+    finally:
+        release()
 
 
 def with_run_config(arguments: list[str]) -> list[str]:
@@ -47,6 +51,7 @@ def run(cli: RunCLI) -> int:
     """Train or evaluate what ``cli`` has built, then print the results; 130 when interrupted, 143 when terminated."""
     trainer, folder = cli.trainer, cli.run_folder
     checkpoint = str(folder.checkpoint) if folder.checkpoint else None
+    start = checkpoint_step(checkpoint) if checkpoint and cli.verb == "fit" else None
     try:
         extra = {"verbose": False} if cli.verb in ("validate", "test") else {}
         outcome = getattr(trainer, cli.verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, **extra)
@@ -60,8 +65,8 @@ def run(cli: RunCLI) -> int:
     if not trainer.is_global_zero:
         return 0
     if cli.verb == "fit":
-        if folder.checkpoint and trainer.global_step == checkpoint_step(folder.checkpoint):
-            print(f"nothing was left to train: {trainer.global_step} steps are done; raise trainer.max_steps to go on")
+        if end := output.early_end(trainer, start):
+            print(end)
         model = output.export_best(trainer, cli.model, folder)
         print(output.fit_report(trainer, cli.model, folder, model), flush=True)
     elif cli.verb == "predict":

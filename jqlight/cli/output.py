@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
 from jqlight.tracking.checkpoints import best_metric
 from jqlight.tracking.journal import Journal
+from jqlight.tracking.progress import duration
 from jqlight.tracking.run_folder import LAST, RunFolder
 
 # Every verifier's majority vote; pass@k for the paper's rule and exact match alone.
@@ -23,6 +24,23 @@ def start_line(verb: str, folder: RunFolder, module: LightningModule, data: obje
     name = type(module).__name__ + (f" (q = {q})" if q is not None else "")
     start = f", from {shown_path(folder.checkpoint)}" if folder.checkpoint else ""
     return f"jqlight {verb}: {name} on {type(data).__name__}{start}; files in {shown_path(folder.path)}"
+
+
+def early_end(trainer: Trainer, start: int | None) -> str | None:
+    """Which limit ended a training, where that is not plain from its last step; None where it is.
+
+    Args:
+        trainer: after fit.
+        start: optimizer steps of the checkpoint that it went on from; None without.
+    """
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
+    left = timer.time_remaining() if timer else None
+    step = trainer.global_step
+    idle = f"nothing was left to train: {step} steps are done" if step == start else f"stopped at step {step}"
+    if timer and left is not None and left <= 0:
+        allowed = duration(timer.time_elapsed() + left)
+        return f"{idle} and trainer.max_time, {allowed} over all sessions of the run, is used up; raise it to go on"
+    return f"{idle}; raise trainer.max_steps to go on" if step == start else None
 
 
 def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, model: Path | None) -> str:

@@ -233,3 +233,21 @@ def test_logging_can_be_switched_off(shell, climber, workplace):
     assert shell("fit", "--config", climber, "--trainer.logger", "false") == 0, shell.err
     assert not (workplace / "runs/climber/metrics.jsonl").exists()
     assert (workplace / "runs/climber/checkpoints/best.ckpt").exists()
+
+
+def test_a_run_that_its_time_has_ended_says_so(shell, climber):
+    forever = ["--trainer.max_time", "00:00:00:01", "--trainer.max_steps", "9999", "--model.pause", "0.05"]
+    assert shell("fit", "--config", climber, *forever) == 0
+    assert "stopped at step " in shell.out
+    assert "trainer.max_time, 1 s over all sessions of the run, is used up; raise it to go on" in shell.out
+    assert shell("fit", "--ckpt_path", "runs/climber/checkpoints/last.ckpt") == 0
+    assert "nothing was left to train: " in shell.out and "trainer.max_time" in shell.out
+
+
+def test_a_resumed_run_says_that_nothing_was_left_only_where_nothing_was(shell, climber):
+    assert shell("fit", "--config", climber, "--trainer.max_steps", "2") == 0
+    last = ["--ckpt_path", "runs/climber/checkpoints/last.ckpt"]
+    assert shell("fit", *last, "--trainer.max_steps", "4") == 0
+    assert "nothing was left" not in shell.out
+    assert shell("fit", *last, "--trainer.max_steps", "4") == 0
+    assert "nothing was left to train: 4 steps are done; raise trainer.max_steps to go on" in shell.out
