@@ -40,7 +40,7 @@ def violations(package: Path) -> list[str]:
     return [f"{a} -> {b}" for a in edges for b in sorted(edges[a]) if level[b] <= level[a]]
 
 
-def test_every_room_stands_on_one_floor():
+def test_every_room_is_on_one_floor():
     declared = [room for _, rooms in architecture.FLOORS for room in rooms]
     assert sorted(declared) == sorted(architecture.room_imports())
 

@@ -1,4 +1,4 @@
-"""Every file in conf/ as it stands: its first line is its command, and model, data and trainer can be built from it."""
+"""Every file in conf/: its first line is its command, and model, data and trainer can be built from it."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def test_a_benchmarks_file_follows_the_papers_protocol(path, build):
     assert built.datamodule.scenario == ("cold" if path.stem.endswith("_cold") else "warm")
     assert tuple(built.datamodule.sizes[split] for split in ("train", "validation", "test")) == sizes
     assert set(built.datamodule.asked.values()) == {None}  # the class's own sizes
-    # Weights that a small step moves, beside passes and an engine in bfloat16.
+    # Weights that a small step moves, with passes and an engine in bfloat16.
     assert (built.model.policy.config.dtype, built.trainer.precision) == ("float32", "bf16-mixed")
     assert built.model.sampler_config.dtype == "bfloat16"
 

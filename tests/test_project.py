@@ -61,6 +61,13 @@ def test_what_is_imported_when_needed_is_a_dependency_or_an_extra():
     assert undeclared(names(PROJECT["project"]["dependencies"] + extras), at_import=False) == set()
 
 
+def test_every_dependency_is_imported():
+    sources = [path.read_text() for path in (ROOT / "jqlight").rglob("*.py")]
+    packages = set().union(*(imported_packages(source, at_import=False) for source in sources))
+    used = set().union(*map(distributions, packages))
+    assert names(PROJECT["project"]["dependencies"]) - used == set()
+
+
 def test_undeclared_imports_are_found():
     assert {"yaml", "numpy"} <= undeclared(names(["torch", "lightning"]), at_import=True)
     assert imported_packages("def f():\n    import ray, json\n", at_import=True) == set()
@@ -109,7 +116,7 @@ def test_the_package_is_typed_and_its_checks_are_strict():
     assert mypy["strict"] and "ignore_missing_imports" not in mypy and "follow_imports" not in mypy
 
 
-def test_the_package_brings_all_its_files():
+def test_the_package_includes_all_its_files():
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["jqlight"]
     packaged = {path for pattern in patterns for path in (ROOT / "jqlight").glob(pattern)}
     files = {path for path in (ROOT / "jqlight").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
@@ -192,6 +199,13 @@ def test_relative_links_lead_somewhere(page):
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), target
         assert not fragment or fragment in anchors(linked), target
+
+
+def test_the_mutants_page_names_tests_that_exist():
+    rows = re.findall(r"`(\w+\.py)::(test_\w+)`", (ROOT / "docs" / "mutants.md").read_text())
+    assert len(rows) > 30
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [name for file, name in rows if f"def {name}(" not in sources[file]] == []
 
 
 def test_the_readme_leads_to_every_page():

@@ -49,7 +49,7 @@ def fit(token_format, folder, steps, resume=None, **kwargs):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("limit", [1.0, 2, 0.67])
-def test_resume_goes_on_as_if_never_stopped(tmp_path, token_format, stop, limit):
+def test_resume_continues_as_if_never_stopped(tmp_path, token_format, stop, limit):
     expected, _ = fit(token_format, tmp_path / "whole", 8, limit_train_batches=limit)
     first, checkpoint = fit(token_format, tmp_path / "part", stop, limit_train_batches=limit)
     rest, _ = fit(token_format, tmp_path / "rest", 8, checkpoint, limit_train_batches=limit)

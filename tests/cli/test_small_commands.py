@@ -127,7 +127,7 @@ def test_ui_of_a_server_prints_the_runs_page(workplace, shell, monkeypatch):
     assert shell.out == "http://server:5000/#/experiments/7/runs/r1\n"
 
 
-def test_ui_becomes_the_server_and_names_the_page(workplace, shell, monkeypatch):
+def test_ui_runs_the_server_in_its_process_and_names_the_page(workplace, shell, monkeypatch):
     class Replaced(BaseException):
         pass
 

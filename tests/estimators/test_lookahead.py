@@ -61,7 +61,7 @@ class Watch(Callback):
         self.weights[trainer.global_step] = mass(module.policy.model)
 
 
-def test_each_batch_is_drawn_beside_the_step_before_it_from_the_weights_before_that(
+def test_each_batch_is_sampled_during_the_step_before_it_from_the_weights_before_that(
     three_token_gpt2: str, tmp_path: Path
 ) -> None:
     estimator = make(GARL, three_token_gpt2, lookahead=1)
@@ -95,10 +95,10 @@ def test_off_means_off(three_token_gpt2: str, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("kind", [GARL, PAFT, GRPO, RLOO, MaxRL])
-def test_the_course_is_the_same_whatever_the_global_random_states(
+def test_the_course_does_not_depend_on_the_global_random_states(
     kind: type[Estimator], three_token_gpt2: str, tmp_path: Path
 ) -> None:
-    """The engine puts them back from a thread beside the step, so that nothing in a step may take from them."""
+    """The engine puts them back from a thread during the step, so that nothing in a step may take from them."""
     courses = []
     for seed in (0, 1):
         torch.manual_seed(seed)

@@ -11,7 +11,7 @@ from jqlight.metrics.voting import fold, majority_vote
 
 
 def enumerated(answers, scores, k):
-    """Mean score and tie rate over all subsets of size k, each voted on as it stands."""
+    """Mean score and tie rate over all subsets of size k, each voted on by itself."""
     score = ties = 0.0
     subsets = list(itertools.combinations(range(len(answers)), k))
     for subset in subsets:

@@ -88,7 +88,7 @@ def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_pat
     assert drawn[0].axes[1].get_yscale() == "log"
 
 
-def test_place_without_validations_yet_says_so_beside_one_that_has_them(store, tmp_path, monkeypatch):
+def test_a_panel_without_validations_says_so_next_to_one_that_has_them(store, tmp_path, monkeypatch):
 
     client = store[1]
     parent = log_sweep(client, [Fake("GARL", "1")], experiment="begun", artifacts=tmp_path.as_uri())

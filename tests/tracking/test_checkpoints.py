@@ -46,7 +46,7 @@ def test_last_is_the_newest_also_when_it_is_not_the_best(fit):
     assert weight(folder / "last.ckpt") == (6, 3.0)
 
 
-def test_a_run_that_dies_goes_on_from_its_newest_validation(fit, tmp_path):
+def test_a_run_that_dies_continues_from_its_newest_validation(fit, tmp_path):
     with pytest.raises(DataError):
         fit(8, fail_at=7)
     folder = tmp_path / "run" / "checkpoints"
@@ -75,7 +75,7 @@ def test_the_best_is_remembered_when_the_folder_has_moved(fit, tmp_path):
     assert not folder.exists()
 
 
-def test_another_runs_checkpoint_brings_no_best_of_its_own(fit, tmp_path):
+def test_the_best_of_another_runs_checkpoint_is_not_taken_over(fit, tmp_path):
     folder, _ = fit(4)
     fresh, _ = fit(6, folder=tmp_path / "fresh" / "checkpoints", resume=folder / "last.ckpt")
     assert weight(fresh / "best.ckpt") == (6, 3.0)
