@@ -11,7 +11,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
 from jqlight.tracking.checkpoints import best_metric
 from jqlight.tracking.journal import Journal
-from jqlight.tracking.progress import duration
 from jqlight.tracking.run_folder import LAST, RunFolder
 
 # Every verifier's majority vote; pass@k for the paper's rule and exact match alone.
@@ -38,7 +37,7 @@ def early_end(trainer: Trainer, start: int | None) -> str | None:
     step = trainer.global_step
     idle = f"nothing was left to train: {step} steps are done" if step == start else f"stopped at step {step}"
     if timer and left is not None and left <= 0:
-        allowed = duration(timer.time_elapsed() + left)
+        allowed = _duration(timer.time_elapsed() + left)
         return f"{idle} and trainer.max_time, {allowed} over all sessions of the run, is used up; raise it to go on"
     return f"{idle}; raise trainer.max_steps to go on" if step == start else None
 
@@ -133,3 +132,13 @@ def shown_path(path: Path | None) -> str:
         return ""
     absolute = path.absolute()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+
+
+def _duration(seconds: float) -> str:
+    """For example ``41 s``, ``2 min 41 s``, ``3 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
