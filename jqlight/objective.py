@@ -217,7 +217,7 @@ def truncated(log_ratio: Tensor, maximum: float) -> Tensor:
 def reweighted(coefficients: Coefficients, log_ratio: Tensor | None) -> Coefficients:
     """``coefficients`` times the importance ratios, (B, M) in log-space, for rollouts drawn by another policy.
 
-    For coefficients whose baseline is made of other rollouts' rewards; None stands for rollouts of the policy itself.
+    For coefficients whose baseline is made of other rollouts' rewards; None for rollouts of the policy itself.
     """
     if log_ratio is None:
         return coefficients
@@ -245,7 +245,7 @@ def garl(
         normalize: divide by M^q (Tsallis only), which bounds the effective reward by 1.
         log_ratio: log importance ratios (B, M) of rollouts drawn by another policy, see :func:`truncated`; None for 0.
         log_unit: what the coefficients are counted in, nats, a number or (B, 1): they come divided by e^log_unit, so
-            that one of e^-800, which no float64 holds, can be told. 0 is the paper's step, :func:`garl_log_size` a step
+            that one of e^-800, below float64's range, can be given. 0 is the paper's step, :func:`garl_log_size` a step
             without a scale.
 
     Raises:

@@ -77,7 +77,7 @@ def test_an_import_inside_a_function_counts_and_one_for_the_type_checker_does_no
     assert violations(package) == ["objective -> schedules"]
 
 
-def test_the_picture_leaves_out_what_a_chain_stands_for():
+def test_the_picture_leaves_out_what_a_chain_implies():
     edges = {"cli": {"policy", "errors"}, "policy": {"hub", "errors"}, "hub": {"errors"}, "errors": set()}
     assert architecture.reduced(edges) == {"cli": {"policy"}, "policy": {"hub"}, "hub": {"errors"}, "errors": set()}
 

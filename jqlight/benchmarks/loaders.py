@@ -109,7 +109,7 @@ class TrainLoader(Generic[T]):
         return [self.examples[i] for i in step[self.rank * size : (self.rank + 1) * size]]
 
     def _settings(self) -> dict[str, int]:
-        # Independent of the number of ranks, so that a run may go on with more or fewer of them.
+        # Independent of the number of ranks, so that a run may continue with more or fewer of them.
         ids = stable_hash(*(getattr(example, "id", i) for i, example in enumerate(self.examples)))
         return {
             "train_examples": len(self.examples),

@@ -14,7 +14,7 @@ _NAMES = (
 
 
 def leave_group(trainer: Mapping[str, Any]) -> None:
-    """Make a run on one device the first and only process of its run, whatever rank the environment gives it.
+    """Make a run on one device the first and only process of its run, for any rank that the environment gives it.
 
     Several independent runs are often started as the tasks of one job. Lightning would take all but the first for
     helpers that log nothing.

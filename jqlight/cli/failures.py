@@ -27,7 +27,7 @@ _LONGEST_MESSAGE = 300
 
 
 def sentence(error: BaseException) -> str:
-    """One sentence for an error that nobody raised on purpose; writes its traceback to a file and says where."""
+    """One sentence for an error that was not raised on purpose; writes its traceback to a file and says where."""
     system = _system_error(error)
     if system is not None:
         return _system_sentence(system)

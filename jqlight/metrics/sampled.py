@@ -61,7 +61,7 @@ class MajorityAtK(QuestionMean):
 
     Answers that ``normalise`` makes equal vote together, empty ones do not vote, a tie counts its expected value, and
     n > k samples give the expectation over all subsets of size k; see :func:`jqlight.metrics.voting.majority_vote`. A
-    question that nobody answered counts 0. The elected answer's score is the mean over the samples that voted for it.
+    question without any answer counts 0. The elected answer's score is the mean over the samples that voted for it.
 
     Args:
         k: voters.

@@ -20,7 +20,7 @@ class Vote(NamedTuple):
     """Outcome of one question's vote, in expectation."""
 
     score: float
-    """Score of the winning answer, the mean over tied winners; 0 if nobody answered."""
+    """Score of the winning answer, the mean over tied winners; 0 if no sample has an answer."""
     tie: float
     """Probability that several answers lead."""
 

@@ -13,7 +13,7 @@ from jqlight.policy.forward import Network, Prompt
 class Group:
     """A prompt x* with M continuations z_m, y_m, as :meth:`Policy.group` hands it out.
 
-    The prompt runs through the model once, forward and backward, whatever M is: its keys, values and first log-probs
+    The prompt runs through the model once, forward and backward, for any M: its keys, values and first log-probs
     are cut out of the graph as leaves, micro-batches of continuations run against them, and when the last one has left
     its gradient there the prompt's own backward follows. This is the chain rule, not an approximation. Where the
     architecture cannot share, whole sequences are run instead.

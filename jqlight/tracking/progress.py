@@ -25,7 +25,7 @@ _SHOWN = (
 class ProgressLine(TQDMProgressBar):
     """One line over the whole run: step, success, last maj@k, log-probability gap, seconds a step, time left.
 
-    Lightning's own bar begins anew with every epoch, and its time left leaves the validations out.
+    Lightning's own bar restarts with every epoch, and its time left leaves the validations out.
 
     Args:
         title: first line, printed once the data have been read, before model and engine start.
@@ -47,7 +47,7 @@ class ProgressLine(TQDMProgressBar):
         return self._bar(total=total_steps(self.trainer), bar_format="{bar:20} {desc}")
 
     def init_validation_tqdm(self) -> Tqdm:
-        """A bar that stands in the line's place for as long as a validation within training lasts."""
+        """A bar that replaces the line while a validation within training runs."""
         description = self.validation_description
         return self._bar(desc=description, leave=self.trainer.state.fn == "validate", bar_format=self.BAR_FORMAT)
 

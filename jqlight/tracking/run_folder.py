@@ -78,7 +78,7 @@ _held: dict[Path, _Held] = {}
 
 
 def _hold(folder: Path, *, fresh: bool = False) -> bool:
-    """Take a folder for this process; whether nobody else has it. A ``fresh`` one must not be there yet.
+    """Take a folder for this process; whether no other process has it. A ``fresh`` one must not be there yet.
 
     Raises:
         ConfigError: a file is in the way.

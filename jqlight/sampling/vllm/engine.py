@@ -104,7 +104,7 @@ class VLLMEngine:
             raise EngineError("vllm did not reset its prefix cache after a weight update: requests are still running")
 
     def close(self) -> None:
-        """Shut the engine down and free its memory; other engines of the process go on."""
+        """Shut the engine down and free its memory; other engines of the process keep running."""
         self._close()
         del self._llm
 
