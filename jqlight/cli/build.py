@@ -28,6 +28,7 @@ from jqlight.tracking.config import SaveConfig
 from jqlight.tracking.logger import RunLogger, with_run_logger
 from jqlight.tracking.progress import ProgressLine
 from jqlight.tracking.run_folder import RunFolder, find_run_folder
+from jqlight.tracking.scores import ValidationScores
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -154,7 +155,7 @@ class RunCLI(LightningCLI):
         given = settings.get("callbacks") or []
         callbacks: list[Callback] = [*given] if isinstance(given, list) else [given]
         if self.verb == "fit":
-            callbacks.append(StepPlateau())
+            callbacks += [StepPlateau(), ValidationScores()]
         wants_checkpoints = settings.get("enable_checkpointing") is not False
         if self.verb == "fit" and wants_checkpoints and not _has(callbacks, ModelCheckpoint):
             validates = settings.get("limit_val_batches") != 0

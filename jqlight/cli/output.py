@@ -1,20 +1,17 @@
 """What a command says before and after a run: where it runs, what came out, and where it is."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 
-from jqlight.tracking.checkpoints import best_metric
-from jqlight.tracking.journal import Journal
+from jqlight.tracking.checkpoints import best_metric, checkpoint_step
 from jqlight.tracking.run_folder import LAST, RunFolder
-
-# Every verifier's majority vote; pass@k for the paper's rule and exact match alone.
-_SHOWN = re.compile(r"val/(\w*maj_at_\d+|(exact_)?pass_at_\d+|tie_rate|unanswered_rate)")
+from jqlight.tracking.scores import ValidationScores
 
 
 def start_line(verb: str, folder: RunFolder, module: LightningModule, data: object) -> str:
@@ -44,39 +41,31 @@ def early_end(trainer: Trainer, start: int | None) -> str | None:
 
 def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, model: Path | None) -> str:
     """Validation scores at the start, at the best step and at the end, and where everything is."""
-    journal = Journal(folder.path)
-    monitor = best_metric(module)
-    history = journal.series(monitor)
-    lines = [""]
-    if history:
-        # The base model's scores, at step 0, have no checkpoint.
-        trained = [point for point in history if point[0]] or history
-        best_step, best_score = max(trained, key=lambda point: point[1])
-        lines += _table(journal, history[0][0], best_step, history[-1][0])
-        lines.append("")
-    best = best_checkpoint(trainer)
+    monitor, best = best_metric(module), best_checkpoint(trainer)
+    kept = [callback.by_step for callback in trainer.callbacks if isinstance(callback, ValidationScores)]  # type: ignore[attr-defined]
+    scores = {step: found for step, found in (kept[0] if kept else {}).items() if monitor in found}
+    lines, told = [""], ""
+    if scores:
+        steps = {"first": min(scores), "last": max(scores)}
+        if best is not None and (step := checkpoint_step(best)) in scores:
+            steps["best"], told = step, f"  ({monitor} {scores[step][monitor]:.3f} at step {step})"
+        lines += [_table(scores, steps), ""]
     if best is not None:
-        score = f"  ({monitor} {best_score:.3f} at step {best_step})" if history else ""
-        lines.append(f"{'best' if history else 'last'} checkpoint  {shown_path(best)}{score}")
-    if best is not None and history and history[0][1] > best_score:
-        lines.append(f"but the starting model scored higher: {monitor} {history[0][1]:.3f} at step {history[0][0]}")
+        lines.append(f"{'best' if scores else 'last'} checkpoint  {shown_path(best)}{told}")
+    if told and scores[steps["first"]][monitor] > scores[steps["best"]][monitor]:
+        start, score = steps["first"], scores[steps["first"]][monitor]
+        lines.append(f"but the starting model scored higher: {monitor} {score:.3f} at step {start}")
     if model is not None:
         lines.append(f"model            {shown_path(model)}  (a Hugging Face folder)")
-    lines.append(f"metrics          {shown_path(journal.metrics_path)}")
-    lines.append(f"MLflow           jqlight ui {shown_path(folder.path)}")
+    if trainer.loggers:
+        lines.append(f"metrics          {shown_path(folder.path / 'metrics.jsonl')}")
+        lines.append(f"MLflow           jqlight ui {shown_path(folder.path)}")
     return "\n".join(lines)
 
 
-def _table(journal: Journal, first: int, best: int, last: int) -> list[str]:
-    rows, _ = journal.metrics_from(0)
-    names = {name for row in rows for name in row if _SHOWN.fullmatch(name)}
-    columns = {"first": first, "best": best, "last": last}
-    lines = [" " * 26 + "".join(f"{f'{name} ({step})':>16}" for name, step in columns.items())]
-    for name in sorted(names):
-        values = dict(journal.series(name))
-        cells = [f"{values[step]:>16.3f}" if step in values else f"{'-':>16}" for step in columns.values()]
-        lines.append(f"{name:<26}" + "".join(cells))
-    return lines
+def _table(scores: dict[int, dict[str, float]], steps: dict[str, int]) -> str:
+    columns = {f"{name} ({steps[name]})": scores[steps[name]] for name in ("first", "best", "last") if name in steps}
+    return pd.DataFrame(columns).sort_index().to_string(float_format="%.3f", na_rep="-", col_space=16)
 
 
 def interrupted(folder: RunFolder) -> str:

@@ -56,6 +56,26 @@ def test_fit_says_where_everything_is(shell, climber):
     assert shell.err == ""
 
 
+def test_the_scores_at_the_end_are_those_of_the_whole_run_also_after_a_resume(shell, climber):
+    shell("fit", "--config", climber, "--trainer.max_steps", "4", "--trainer.num_sanity_val_steps", "-1")
+    assert shell("fit", "--ckpt_path", "runs/climber/checkpoints/last.ckpt", "--trainer.max_steps", "7") == 0, shell.err
+    header, scores = [line.split() for line in shell.out.splitlines() if "first (" in line or "val/maj_at_2  " in line]
+    assert header == ["first", "(0)", "best", "(4)", "last", "(6)"]
+    assert scores == ["val/maj_at_2", "0.500", "1.000", "0.750"]
+
+
+def test_without_a_logger_the_scores_are_told_and_no_file_is_named(shell, climber):
+    assert shell("fit", "--config", climber, "--trainer.logger", "false") == 0, shell.err
+    assert "(val/maj_at_2 1.000 at step 4)" in shell.out
+    assert "metrics.jsonl" not in shell.out
+
+
+def test_a_starting_model_that_scored_higher_is_told(shell, climber):
+    options = ["--trainer.num_sanity_val_steps", "-1", "--optimizer.lr", "4"]
+    assert shell("fit", "--config", climber, *options) == 0, shell.err
+    assert "but the starting model scored higher: val/maj_at_2 0.500 at step 0" in shell.out
+
+
 def test_the_run_is_in_mlflow_with_what_one_compares_by(shell, climber, workplace):
     shell("fit", "--config", climber, "--model.q", "0.5", "--seed_everything", "3", "--data.scenario", "warm")
     run = stored_run(workplace)
