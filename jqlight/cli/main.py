@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
 from jqlight.cli import failures, quiet
+from jqlight.cli.imports import find_classes_here
 from jqlight.cli.terminal import inert
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 
@@ -83,9 +83,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
     quiet.silence_libraries()  # before any library reads these settings at import
-    if str(Path.cwd()) not in sys.path:
-        # A config may name a class in the working directory. At the end: nothing there can shadow a library.
-        sys.path.append(str(Path.cwd()))
+    find_classes_here()
     module = VERBS[verb][0]
     entry = import_module(module).main
     return int((entry(verb, arguments) if module == "jqlight.cli.fit" else entry(arguments)) or 0)
