@@ -8,6 +8,6 @@ import jqlight
 if Path(sys.path[0]).resolve() == Path.cwd() != Path(jqlight.__file__).resolve().parents[1]:
     del sys.path[0]
 
-from jqlight.cli.main import main  # noqa: E402
+from jqlight.cli.main import main
 
 raise SystemExit(main())

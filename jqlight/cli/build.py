@@ -135,14 +135,15 @@ class RunCLI(LightningCLI):
             own = partial(RunLogger, self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
             settings["logger"] = with_run_logger(settings.get("logger"), own)
         settings["callbacks"] = self._callbacks(settings)
-        if self.verb == "fit":
-            warn_of_no_validation(settings)
         try:
-            return self._instantiate_trainer(settings, [])
+            trainer = self._instantiate_trainer(settings, [])
         except JQLightError:
             raise
         except Exception as error:  # accelerators, strategies and plugins have their own ways to refuse
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        if self.verb == "fit":
+            warn_of_no_validation(settings)
+        return trainer
 
     def _default_name(self) -> str:
         """The last config file's name; for a run's own ``config.yaml`` its folder's; else of model and data."""

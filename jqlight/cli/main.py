@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -34,6 +35,7 @@ VERBS: dict[str, tuple[str, str]] = {
 USAGE_EXIT = 2
 INTERRUPTED_EXIT = 130
 DEBUG, DEBUG_OPTION = "JQLIGHT_DEBUG", "--debug"
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         os.environ[DEBUG] = "1"  # in the environment, for the processes that this one starts
     try:
-        return _guarded(arguments[0], arguments[1:])
+        return _guarded(arguments[0], _with_negative_numbers(arguments[1:]))
     finally:
         if debug and before is None:
             del os.environ[DEBUG]
@@ -87,6 +89,18 @@ def _run(verb: str, arguments: list[str]) -> int:
     module = VERBS[verb][0]
     entry = import_module(module).main
     return int((entry(verb, arguments) if module == "jqlight.cli.fit" else entry(arguments)) or 0)
+
+
+def _with_negative_numbers(words: Sequence[str]) -> list[str]:
+    """``--key -1e4`` as ``--key=-1e4``: for a parser the number would be one more option."""
+    joined: list[str] = []
+    for word in words:
+        option = joined[-1] if joined else ""
+        if _NEGATIVE.fullmatch(word) and option.startswith("--") and "=" not in option:
+            joined[-1] = f"{option}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def usage() -> str:

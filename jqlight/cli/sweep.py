@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     """
     own, overrides = _split(argv)
     options = _parser().parse_args(own)
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs: given {options.jobs}, allowed is 1 or more")
     sweep = read_sweep(options.file, overrides, options.name)
     folder = SweepFolder(options.runs_dir / sweep.name)
     console = Console()
@@ -47,8 +49,6 @@ def main(argv: list[str]) -> int:
         return 0
     if options.jobs is None:
         options.jobs = 1 if options.launcher == "local" else len(sweep.points)
-    if options.jobs < 1:
-        raise ConfigError(f"--jobs: given {options.jobs}, allowed is 1 or more")
     again = shlex.join(["jqlight", "sweep", *argv, *([] if options.resume else ["--resume"])])
     check_points(sweep)
     lock = folder.lock()

@@ -20,6 +20,7 @@
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from yaml import YAMLError
 
 from jqlight.errors import ConfigError
 from jqlight.sweep.keys import BASE, WITHOUT_Q, arguments, canonical, canonical_value, in_order, point_name
+from jqlight.tracking.run_names import check_experiment, check_name
 
 _KEYS = (
     "base",
@@ -47,6 +49,8 @@ _KEYS = (
     "test",
     "published",
 )
+
+_MOST_POINTS = 5_000
 
 Settings = dict[str, Any]
 
@@ -118,8 +122,11 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, nam
     fixed = [key for key in (overrides or {}) if any(canonical(key, "") in point for point in points)]
     if fixed:
         raise ConfigError(f"command line: --{fixed[0]} is an axis of {path}, whose points set it; change the file")
+    sweep_name = str(name or content.get("name") or path.stem)
+    check_name(f"{path}: name" if name is None else "--name", sweep_name)
+    check_experiment(f"{path}: experiment", str(content.get("experiment") or path.stem))
     return Sweep(
-        name=str(name or content.get("name") or path.stem),
+        name=sweep_name,
         path=path,
         base=_base(content, points, path),
         experiment=str(content.get("experiment") or path.stem),
@@ -176,6 +183,7 @@ def _points(content: Mapping[str, Any], path: Path) -> list[Settings]:
     rows = [
         row for entry in _entries(content, "points", path) or [{}] for row in _combinations(entry, f"{path}: points")
     ]
+    _check_count(len(rows) * len(grids), f"{path}: points x grid")
     crossed = []
     for row, combination in product(rows, grids):
         if both := row.keys() & combination.keys():
@@ -224,7 +232,13 @@ def _combinations(entry: Mapping[str, Any], where: str) -> list[Settings]:
             raise ConfigError(f"{where}: {key}: given no value, allowed is one or more")
         listed = values if isinstance(values, list) else [values]
         axes[name] = [canonical_value(name, value, f"{where}: {key}") for value in listed]
+    _check_count(math.prod(len(values) for values in axes.values()), where)
     return [dict(zip(axes, values)) for values in product(*axes.values())]
+
+
+def _check_count(count: int, where: str) -> None:
+    if count > _MOST_POINTS:
+        raise ConfigError(f"{where}: gives {count:,} points, allowed are {_MOST_POINTS:,}: each is a run of its own")
 
 
 def _without(points: list[Settings], rules: list[Mapping[str, Any]], path: Path) -> list[Settings]:

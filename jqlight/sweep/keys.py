@@ -139,7 +139,7 @@ def point_name(settings: Mapping[str, Any], axes: list[str]) -> str:
         value = Path(settings[key]).stem if key == BASE else label(settings[key])
         text = re.sub(r"[^A-Za-z0-9._+]+", "-", value).strip("-")[-_LONGEST_LABEL:]
         parts.append(_PREFIX.get(key, f"{key.rsplit('.', 1)[-1]}=") + text)
-    return "-".join(parts)
+    return "-".join(parts).lstrip(".") or "point"
 
 
 def in_order(axes: Iterable[str]) -> list[str]:
@@ -153,7 +153,7 @@ def _class_name(key: str, value: Any, where: str) -> str:
     package, names = _PACKAGES[key]
     if isinstance(value, str):
         bare = value.removeprefix(f"{package}.")
-        if bare in names or "." in bare:
+        if bare in names or re.fullmatch(r"\w+(\.\w+)+", bare):
             return bare
     raise ConfigError(
         f"{where}: given {value!r}, allowed is {', '.join(names)} or a class path such as my_package.Mine"

@@ -8,7 +8,7 @@ from pathlib import Path
 import cli_standins
 import pytest
 
-SHADOWS = ("yaml", "mlflow", "random", "numpy", "brotli", "zstandard", "peft", "ray", "wandb", "tensorboard", "gguf", "sentencepiece")
+SHADOWS = ("yaml", "mlflow", "random", "numpy", "brotli", "zstandard", "peft", "ray", "wandb", "gguf", "sentencepiece")
 
 
 @pytest.fixture
@@ -30,7 +30,9 @@ def module(workplace):
 MINE = "from cli_standins import Climber\nfrom {below} import FACTOR\nclass Mine(Climber):\n    factor = FACTOR\n"
 
 
-@pytest.mark.parametrize(("file", "path"), [("mine_flat.py", "mine_flat.Mine"), ("mine_pack/deep.py", "mine_pack.deep.Mine")])
+@pytest.mark.parametrize(
+    ("file", "path"), [("mine_flat.py", "mine_flat.Mine"), ("mine_pack/deep.py", "mine_pack.deep.Mine")]
+)
 def test_a_class_of_the_working_folder_and_what_it_imports(climber, shell, module, file, path):
     module(file, MINE.format(below="beside_it"))
     module("beside_it.py", "FACTOR = 3\n")
@@ -51,7 +53,9 @@ def test_what_no_class_path_names_is_not_found(shell, module, workplace):
         __import__("not_installed_at_all")
 
 
-@pytest.mark.parametrize("start", [["-c", "import sys; from jqlight.cli.main import main; sys.exit(main())"], ["-m", "jqlight"]])
+@pytest.mark.parametrize(
+    "start", [["-c", "import sys; from jqlight.cli.main import main; sys.exit(main())"], ["-m", "jqlight"]]
+)
 def test_no_library_is_taken_from_the_working_folder(workplace, start):
     for name in SHADOWS:
         (workplace / f"{name}.py").write_text("raise SystemExit('shadowed')\n")
