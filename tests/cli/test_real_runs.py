@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 ESTIMATORS = ["GARL", "PAFT", "GRPO", "RLOO", "MaxRL"]
 SMALL = {
     "model.policy.dtype": "float32",
+    "model.sampler.dtype": "float32",
+    "trainer.precision": "32-true",
     "model.rollouts": 2,
     "model.samples": 2,
     "model.sampler.max_thinking_tokens": 6,
