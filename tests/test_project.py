@@ -201,6 +201,12 @@ def test_relative_links_lead_somewhere(page):
         assert not fragment or fragment in anchors(linked), target
 
 
+def test_every_mutant_can_be_made():
+    mutants = tomllib.loads((ROOT / "scripts" / "mutants.toml").read_text())["mutant"]
+    assert [m["what"] for m in mutants if (ROOT / m["file"]).read_text().count(m["old"]) != 1] == []
+    assert all((ROOT / m["tests"]).exists() and m["old"] != m["new"] for m in mutants)
+
+
 def test_the_mutants_page_names_tests_that_exist():
     rows = re.findall(r"`(\w+\.py)::(test_\w+)`", (ROOT / "docs" / "mutants.md").read_text())
     assert len(rows) > 30
