@@ -4,7 +4,8 @@ The classes are built with ``run=False``, so that a config's root is the root of
 ``${model.init_args.q}`` means what it says, after every file and override has been merged.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +18,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instant
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from jqlight.benchmarks import Benchmark
-from jqlight.cli import config, messages, output, quiet
+from jqlight.cli import messages, output, quiet
 from jqlight.cli.checks import check_values, warn_of_no_validation
 from jqlight.cli.cluster import leave_group
+from jqlight.cli.config import ROOTS, read_command_line
 from jqlight.cli.plateau import StepPlateau
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
@@ -47,7 +49,13 @@ class Refusal(SystemExit):
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises its message instead of printing a usage and exiting."""
+    """A parser that takes files as they have been read, and raises its message instead of exiting with a usage."""
+
+    files: Mapping[str, Mapping[str, Any]]
+
+    def parse_path(self, path: Any, *args: Any, **settings: Any) -> Any:
+        """The settings of a file, from its content in :attr:`files`."""
+        return self.parse_string(json.dumps(self.files[str(path)], ensure_ascii=False), **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raise Refusal with ``message``."""
@@ -55,16 +63,26 @@ class Parser(LightningArgumentParser):
 
 
 class RunCLI(LightningCLI):
-    """LightningCLI that builds its classes without running them, inside a run's folder."""
+    """LightningCLI that builds its classes without running them, inside a run's folder.
 
-    def __init__(self, verb: str, args: Sequence[str]) -> None:
+    Raises:
+        ConfigError: a file that is missing or no YAML, a setting that does not exist or has a value that cannot work.
+    """
+
+    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self.verb = verb
         self.run_folder: RunFolder
+        quiet.silence_imported_libraries()
+        self.given = read_command_line(arguments)
+        # Bare class names in a config resolve among what is imported.
+        for package in ROOTS.values():
+            import_module(package)
+        messages.check_keys(self.given.settings, Trainer)
         super().__init__(
             LightningModule,
             LightningDataModule,
             run=False,
-            args=list(args),
+            args=self.given.words,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
@@ -77,6 +95,7 @@ class RunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to the run and not to model, data or trainer."""
+        parser.files = self.given.files  # type: ignore[attr-defined]
         parser.add_argument(
             "--run_name", type=str | None, default=None, help="Name of the run; default: the config file's name."
         )
@@ -97,7 +116,7 @@ class RunCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except Refusal as refusal:
-            raise ConfigError(messages.explain(str(refusal), args)) from refusal
+            raise ConfigError(messages.explain(str(refusal), self.given.settings)) from refusal
         except Exception as error:
             if (sentence := messages.interpolation(error)) is None:
                 raise
@@ -147,7 +166,7 @@ class RunCLI(LightningCLI):
 
     def _default_name(self) -> str:
         """The last config file's name; for a run's own ``config.yaml`` its folder's; else of model and data."""
-        files = [Path(str(path)) for path in self.config.config or []]
+        files = [Path(path) for path in self.given.files]
         if files:
             return files[-1].absolute().parent.name if files[-1].stem == "config" else files[-1].stem
         return f"{type(self.model).__name__}-{type(self.datamodule).__name__}".lower()
@@ -213,37 +232,12 @@ class _Parsed(_Built):
         return
 
 
-def checked(arguments: Sequence[str]) -> None:
-    """Check files and keys of a command line, as far as that can be done before anything is parsed or built.
-
-    Raises:
-        ConfigError: a file that is missing or no YAML, or a setting that does not exist.
-    """
-    quiet.silence_imported_libraries()
-    messages.check_files(arguments)
-    # Bare class names in a config resolve among what is imported.
-    for package in config.ROOTS.values():
-        import_module(package)
-    messages.check_keys(arguments, Trainer)
-
-
-def run_cli(verb: str, arguments: Sequence[str]) -> RunCLI:
-    """Model, data and trainer of a command line, in a run's folder.
-
-    Raises:
-        ConfigError: a setting that does not exist or has a value that cannot work.
-    """
-    checked(arguments)
-    return RunCLI(verb, arguments)
-
-
 def built(verb: str, arguments: Sequence[str]) -> tuple[Estimator, Benchmark]:
     """Estimator and benchmark of a config with its overrides, the benchmark bound to the policy's tokens.
 
     Raises:
         ConfigError: as ``jqlight fit`` would, or a model or data class that is not jqlight's kind.
     """
-    checked(arguments)
     cli = _Built(verb, arguments)
     if not isinstance(cli.model, Estimator):
         raise ConfigError(f"model: given {type(cli.model).__name__}, allowed is an estimator of jqlight")
@@ -258,5 +252,4 @@ def parse(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: the sentence of ``jqlight fit``.
     """
-    checked(arguments)
     _Parsed("fit", arguments)

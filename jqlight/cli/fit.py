@@ -3,14 +3,14 @@
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jqlight.cli import config, messages, output, quiet
-from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI, run_cli
+from jqlight.cli import output, quiet
+from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI
+from jqlight.cli.config import read_command_line
 from jqlight.cli.help import help_text
 from jqlight.errors import ConfigError
 from jqlight.startup import mark
@@ -21,30 +21,16 @@ from jqlight.tracking.run_folder import release
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run ``jqlight <verb>`` and return its exit code."""
     quiet.silence_imported_libraries()
-    arguments = with_run_config(list(argv))
-    if {"-h", "--help"} & set(arguments):
-        messages.check_files(arguments)
-        print(help_text(verb, arguments, Trainer, TRAINER_DEFAULTS))
+    if {"-h", "--help"} & set(argv):
+        print(help_text(verb, read_command_line(argv).settings, Trainer, TRAINER_DEFAULTS))
         return 0
     mark("imports")
     try:
-        cli = run_cli(verb, arguments)
+        cli = RunCLI(verb, argv)
         mark("config")
         return run(cli)
     finally:
         release()
-
-
-def with_run_config(arguments: list[str]) -> list[str]:
-    """``arguments``, with the config of the run that is continued in front where no config is given."""
-    if config.config_files(arguments):
-        return arguments
-    given = {option.key: str(option.value) for option in config.given_settings(arguments)}
-    checkpoint, folder = given.get("ckpt_path"), given.get("run_dir")
-    if checkpoint and checkpoint not in ("last", "best"):
-        folder = folder or str(Path(checkpoint).parent.parent)
-    saved = Path(folder) / "config.yaml" if checkpoint and folder else None
-    return ["--config", str(saved), *arguments] if saved and saved.is_file() else arguments
 
 
 def run(cli: RunCLI) -> int:

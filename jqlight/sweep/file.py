@@ -28,12 +28,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
+from jqlight.config_files import read_yaml
 from jqlight.errors import ConfigError
-from jqlight.sweep.keys import BASE, WITHOUT_Q, arguments, canonical, canonical_value, in_order, point_name
+from jqlight.sweep.keys import BASE, arguments, canonical, canonical_value, has_q, in_order, point_name
 from jqlight.tracking.run_names import check_experiment, check_name
 
 _KEYS = (
@@ -138,14 +135,10 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, nam
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except OSError as error:
-        raise ConfigError(f"sweep file {path}: {error.strerror or error}; give the path of a YAML file") from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"sweep file {path}: not readable as YAML: {error}") from error
+    content = read_yaml(path, f"sweep file {path}", "is not readable as YAML")
     if not isinstance(content, dict):
-        raise ConfigError(f"sweep file {path}: given a list, allowed is a mapping with {', '.join(_KEYS)}")
+        given = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"sweep file {path}: given {given}, allowed is a mapping with {', '.join(_KEYS)}")
     return {str(key): value for key, value in content.items()}
 
 
@@ -196,8 +189,7 @@ def _points(content: Mapping[str, Any], path: Path) -> list[Settings]:
     if not kept:
         raise ConfigError(f"{path}: no points; name axes under grid, points or include")
     without_q = [
-        {key: value for key, value in point.items() if not (key == "q" and point.get("estimator") in WITHOUT_Q)}
-        for point in kept
+        {key: value for key, value in point.items() if key != "q" or has_q(point.get("estimator"))} for point in kept
     ]
     return [point for number, point in enumerate(without_q) if point not in without_q[:number]]
 

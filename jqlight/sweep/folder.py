@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from jqlight.config_files import read_config
 from jqlight.errors import ConfigError
 from jqlight.files import read_json, write_json
 from jqlight.sweep.file import Point, Sweep
@@ -180,5 +181,6 @@ class SweepFolder:
 
 def recorded_settings(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Settings of ``point`` with a digest of the base configs: what must be equal for a point to count as the same."""
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sweep.configs(point))).hexdigest()[:16]
+    files = [path for config in sweep.configs(point) for path, _ in read_config(config)]
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
     return {**sweep.settings(point), BASE: digest}

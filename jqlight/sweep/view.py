@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from jqlight.names import format_value
 from jqlight.sweep.file import Sweep
 from jqlight.sweep.folder import SweepFolder
-from jqlight.sweep.keys import label
 from jqlight.sweep.runner import Run, Status
 
 _STYLES = {Status.RUNNING: "bold cyan", Status.FAILED: "bold red", Status.STOPPED: "yellow", Status.FINISHED: "green"}
@@ -152,7 +152,7 @@ def point_table(sweep: Sweep, folder: SweepFolder, width: int | None = None) -> 
         "point": [point.name for point in sweep.points],
         "state": [folder.point(point).state().value for point in sweep.points],
         **{
-            heading: [label(point.settings[key]) if key in point.settings else "–" for point in sweep.points]
+            heading: [format_value(point.settings[key]) if key in point.settings else "–" for point in sweep.points]
             for heading, key in named.items()
         },
     }

@@ -13,6 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from jqlight.names import format_value
 from jqlight.tracking.journal import Journal, read_record
 from jqlight.tracking.mlflow import (
     PARENT_TAG,
@@ -24,7 +25,7 @@ from jqlight.tracking.mlflow import (
     same_store,
     store_uri,
 )
-from jqlight.tracking.params import flatten, numeric_q, spelled
+from jqlight.tracking.params import flatten, numeric_q
 from jqlight.tracking.upload import UPLOAD_TIMEOUT_S, BackgroundUpload, Uploader
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class RunLogger(Logger):
         if not self.awaits_config and params:
             values = vars(params) if isinstance(params, Namespace) else dict(params)
             if "q" in values:
-                self.log_tags({"q": spelled(values["q"])})
+                self.log_tags({"q": format_value(values["q"])})
             self._log_params(numeric_q(flatten(values)))
 
     @rank_zero_only

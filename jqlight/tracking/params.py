@@ -29,16 +29,6 @@ def numeric_q(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if name != "q" or _is_number(value)}
 
 
-def spelled(value: Any) -> str:
-    """A number in its shortest form, a class with settings as ``Splice(tau=0.05)``, anything else as text."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping) and "class_path" in value:
-        inner = ", ".join(f"{name}={spelled(v)}" for name, v in (value.get("init_args") or {}).items())
-        return f"{str(value['class_path']).rsplit('.', 1)[-1]}({inner})"
-    return str(value)
-
-
 def _is_number(value: Any) -> bool:
     try:
         return math.isfinite(float(value))

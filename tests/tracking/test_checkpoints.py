@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from jqlight.errors import DataError
 from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
 from jqlight.tracking.config import git_commit, machine, run_facts
-from jqlight.tracking.params import spelled
 
 
 class Logged(Climber):
@@ -112,15 +111,6 @@ def test_run_facts_leave_out_what_a_run_does_not_have():
     }
     model = Climber(q=0.5)
     assert run_facts(config, model) == {"estimator": "Climber", "q": "0.5", "benchmark": "TwoHop", "seed": "0"}
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.75, "0.75"), (1.0, "1"), (3, "3"), ("splice(0.05)", "splice(0.05)"),
-     ({"class_path": "a.b.Splice", "init_args": {"tau": 0.05}}, "Splice(tau=0.05)")],
-)  # fmt: skip
-def test_spelled(value, text):
-    assert spelled(value) == text
 
 
 def test_machine_tags_name_versions_and_host():
