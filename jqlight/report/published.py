@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from jqlight.errors import ConfigError
-from jqlight.names import majority, pass_at
-from jqlight.report.compare import COLUMNS, Comparison, Setting, as_number
+from jqlight.names import format_value, majority, pass_at
+from jqlight.report.compare import COLUMNS, Comparison, Setting
 from jqlight.report.tables import spread_text
 
 _WHAT = ("benchmark", "scenario", "estimator", "q")
@@ -47,7 +47,7 @@ def read_published(section: Mapping[str, Any] | None, where: str) -> tuple[str, 
         if unknown or not percent:
             allowed = ", ".join([*_WHAT, *_METRICS])
             raise ConfigError(f"{where}: published: given {dict(row)!r}, allowed are {allowed}, one metric at least")
-        benchmark, scenario, estimator, q = (_text(row.get(key, "")) for key in _WHAT)
+        benchmark, scenario, estimator, q = (format_value(row.get(key, "")) for key in _WHAT)
         found.append(Published(Setting(benchmark, scenario, estimator, q), percent))
     return str(section.get("source", "published")), found
 
@@ -79,8 +79,3 @@ def compare_with_published(comparison: Comparison, published: Sequence[Published
 def _key(setting: Setting) -> tuple[str, str, str, str | float]:
     q = setting.q if setting.q_number is None else setting.q_number
     return (setting.benchmark, setting.scenario, setting.estimator, q)
-
-
-def _text(value: Any) -> str:
-    number = as_number(str(value))
-    return f"{number:g}" if number is not None else str(value)
