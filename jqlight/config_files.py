@@ -87,6 +87,8 @@ def read_yaml(path: Path, what: str, broken: str = "is not YAML") -> Any:
             return None
         _check_node(node, what, {})
         return loader.construct_document(node)
+    except ConfigError:
+        raise
     except OSError as error:
         raise ConfigError(f"{what}: {error.strerror or error}; give the path of a YAML file") from error
     except RecursionError as error:

@@ -128,6 +128,8 @@ class RunCLI(LightningCLI):
         for key in ("model", "data"):
             if not self.config.get(key):
                 raise ConfigError(f"{key}: not given; give --config FILE (see conf/) or --{key} CLASS")
+        if not self.config.get("trainer"):
+            raise ConfigError("trainer: given null, allowed are its own settings; leave it out for the defaults")
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; a class's own refusal comes out as it was raised."""
