@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from jqlight import hub
 from jqlight.errors import ConfigError, DataError
@@ -169,15 +170,15 @@ def read_file(path: Path, id_field: str) -> Iterator[Record]:
     """Records of a JSON array or a JSON Lines file (the suffix .jsonl decides).
 
     Raises:
-        DataError: text that is not JSON, an entry that is not an object, or an entry without an id.
+        DataError: no UTF-8 text, text that is not JSON, an entry that is not an object, or an entry without an id.
     """
-    with path.open(encoding="utf-8") as stream:
+    with open_text(path) as stream:
         if path.suffix == ".jsonl":
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield as_record(_parse(line, f"{path} line {number}"), f"{path} line {number}", id_field, path)
+                    yield as_record(parse_json(line, f"{path} line {number}"), f"{path} line {number}", id_field, path)
             return
-        entries = _parse(stream.read(), str(path))
+        entries = parse_json(stream.read(), str(path))
     if not isinstance(entries, list):
         raise DataError(f"{path}: must hold a JSON array of records, given {_short(entries)}")
     for number, entry in enumerate(entries, 1):
@@ -195,14 +196,58 @@ def as_record(entry: Any, location: str, id_field: str, source: object) -> Recor
     identity = entry.get(id_field)
     if not isinstance(identity, str | int) or identity == "":
         raise DataError(f"{location}: field '{id_field}' must be a non-empty id, given {_short(identity)}")
+    for key, value in entry.items():
+        if not _is_text(value):
+            raise DataError(f"{source}: record {_short(identity)}: field '{key}' holds half of a surrogate pair")
     return Record({**entry, id_field: str(identity)}, f"{source}: record {identity}")
 
 
-def _parse(text: str, location: str) -> Any:
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A data file as UTF-8 text, with or without a byte-order mark.
+
+    Raises:
+        DataError: a folder, a pipe or the like, or bytes that are no UTF-8, also while it is read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: is no plain file; give a JSON or JSON Lines file")
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text ({_first_wrong_byte(path)}); save it as UTF-8") from error
+
+
+def _first_wrong_byte(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return f"line {data.count(bytes([10]), 0, error.start) + 1}, byte {data[error.start]:#04x}"
+    return "while it was read"
+
+
+def parse_json(text: str, location: str) -> Any:
+    """Content of a JSON text.
+
+    Raises:
+        DataError: it is none, or is nested too deep; the error names ``location``.
+    """
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except RecursionError as error:
+        raise DataError(f"{location}: nested too deep to be read") from error
+    except ValueError as error:
         raise DataError(f"{location}: not JSON ({error})") from error
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all strings in ``value`` are text: JSON can spell half of a surrogate pair, which is none."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        return all(_is_text(key) and _is_text(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(_is_text, value))
 
 
 def _short(value: Any) -> str:

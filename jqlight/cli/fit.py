@@ -37,7 +37,7 @@ def run(cli: RunCLI) -> int:
     """Train or evaluate what ``cli`` has built, then print the results; 130 when interrupted, 143 when terminated."""
     trainer, folder = cli.trainer, cli.run_folder
     checkpoint = str(folder.checkpoint) if folder.checkpoint else None
-    start = checkpoint_step(checkpoint) if checkpoint and cli.verb == "fit" else None
+    start = checkpoint_step(checkpoint) if checkpoint else None  # a damaged file is told before an engine starts
     try:
         extra = {"verbose": False} if cli.verb in ("validate", "test") else {}
         outcome = getattr(trainer, cli.verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, **extra)

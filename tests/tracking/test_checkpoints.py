@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,8 +7,8 @@ from cli_standins import Climber, Numbers
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from jqlight.errors import DataError
-from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
+from jqlight.errors import ConfigError, DataError
+from jqlight.tracking.checkpoints import RunCheckpoint, best_metric, checkpoint_step
 from jqlight.tracking.config import git_commit, machine, run_facts
 
 
@@ -121,3 +122,23 @@ def test_machine_tags_name_versions_and_host():
 
 def test_git_commit_is_only_that_of_a_checkout(tmp_path):
     assert git_commit(tmp_path) is None
+
+
+class Runs:
+    def __reduce__(self):
+        return (Path.touch, (Path("pwned"),))
+
+
+@pytest.mark.parametrize("kind", ["empty", "random", "half", "foreign", "list", "pickle", "text"])
+def test_a_file_that_is_no_checkpoint_is_told(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "last.ckpt"
+    whole = {"state_dict": {"w": torch.zeros(1000)}, "global_step": 3}
+    contents = {"foreign": {"w": torch.zeros(3)}, "list": [1], "pickle": {**whole, "epoch": Runs()}}
+    torch.save(contents.get(kind, whole), path)
+    if kind in ("empty", "random", "half", "text"):
+        data = path.read_bytes()
+        path.write_bytes({"empty": b"", "random": b"\x07" * 999, "half": data[: len(data) // 2], "text": b"no"}[kind])
+    with pytest.raises(ConfigError, match=r"ckpt_path: .*last\.ckpt is no checkpoint of a run \(\w+\): it is cut off"):
+        checkpoint_step(path)
+    assert not Path("pwned").exists()
