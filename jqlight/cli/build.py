@@ -118,7 +118,10 @@ class RunCLI(LightningCLI):
         except Refusal as refusal:
             raise ConfigError(messages.explain(str(refusal), self.given.settings)) from refusal
         except Exception as error:
-            if (sentence := messages.interpolation(error)) is None:
+            sentence = messages.interpolation(error)
+            if sentence is None and isinstance(error, ValueError):  # characters that no path or file can hold
+                sentence = f"config: a setting cannot be read ({error})"
+            if sentence is None:
                 raise
             raise ConfigError(sentence) from error
         check_values(self.verb, self.config.as_dict())

@@ -44,6 +44,8 @@ def check_values(verb: str, settings: Mapping[str, Any]) -> None:
         check_name("run_name", settings["run_name"])
     check_experiment("experiment_name", str(settings.get("experiment_name", "jqlight")))
     trainer = settings.get("trainer") or {}
+    if not isinstance(trainer, Mapping):
+        raise ConfigError(f"trainer: given {trainer}, allowed are its own settings, as in --trainer.max_steps 100")
     _check_trainer(trainer)
     if verb == "fit" and settings.get("optimizer"):
         _rehearse(settings["optimizer"], settings.get("lr_scheduler"), trainer)

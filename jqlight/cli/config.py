@@ -116,7 +116,7 @@ def find_class(section: str, name: str) -> type | None:
     module, _, name = name.rpartition(".")
     try:
         found = getattr(import_module(module or ROOTS[section]), name, None)
-    except ImportError:
+    except (ImportError, TypeError, ValueError):  # the last two: a relative or an empty path
         return None
     return found if isinstance(found, type) else None
 

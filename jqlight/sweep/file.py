@@ -48,6 +48,7 @@ _KEYS = (
 )
 
 _MOST_POINTS = 5_000
+_LONGEST_PATH = 250
 
 Settings = dict[str, Any]
 
@@ -159,6 +160,8 @@ def _base(content: Mapping[str, Any], points: list[Settings], path: Path) -> tup
 
 
 def _existing(given: Any, path: Path) -> Path:
+    if len(str(given)) > _LONGEST_PATH:
+        raise ConfigError(f"{path}: base: given a text of {len(str(given))} characters, allowed is a file's path")
     candidates = [path.parent / str(given), Path(str(given))]
     existing = next((candidate for candidate in candidates if candidate.is_file()), None)
     if existing is None:
