@@ -7,7 +7,7 @@ TORCH := torch==2.13.0+cpu
 # PyTorch publishes its CPU builds on an index of its own; asked only if pip as configured does not find the build.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test lint mutants figures clean \
+.PHONY: help quickstart test lint mutants fuzz figures clean \
 	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
 
 help:  ## list the targets
@@ -36,7 +36,10 @@ $(VENV): requirements.lock pyproject.toml  ## make the environment alone
 mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at a time; the tests must notice each
 	$(BIN)/python scripts/mutants.py
 
-figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md anew
+fuzz: $(VENV)  ## 10,000 generated mistakes: none may end in a traceback or hang (2 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/fuzz.py
+
+figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md again
 	$(BIN)/python scripts/theory_figures.py
 	$(BIN)/python scripts/architecture.py
 

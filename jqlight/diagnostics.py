@@ -95,7 +95,7 @@ def update_size(optimizer: torch.optim.Optimizer) -> float | None:
     """Root mean square of m / (sqrt(v) + eps), the last update in units of the learning rate; None but for Adam's kin.
 
     Over the numbers that have had a gradient, in samples of at most ``_SAMPLE`` a tensor. Adam makes it 1 at its first
-    step and some tenths later, whatever the gradient's size, unless that lies under epsilon: then it is their ratio.
+    step and some tenths later, whatever the gradient's size, unless that is below epsilon: then it is their ratio.
     """
     total, count = 0.0, 0
     for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""What a history of steps says: the escape from a cold start, a collapse after it, and a run that stands still."""
+"""What a history of steps says: the escape from a cold start, a collapse after it, and a run that does not learn."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -72,7 +72,7 @@ class StallMonitor:
     """Tells once when an Adam-like optimizer has not moved the weights for some steps.
 
     Args:
-        threshold: ``train/update_size`` under which a step counts as none. Healthy runs stand at 0.1 to 1.
+        threshold: ``train/update_size`` under which a step counts as none. Healthy runs have 0.1 to 1.
         window: steps in a row.
     """
 

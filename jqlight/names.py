@@ -1,9 +1,16 @@
-"""Names that several rooms write and read: those of the scores, and the estimators in the paper's order."""
+"""Names that several rooms write and read: those of scores, estimators, benchmarks and values of settings."""
 
+import json
 import re
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 ESTIMATORS = ("GARL", "PAFT", "GRPO", "RLOO", "MaxRL")
 """Class names in ``jqlight.estimators``, in the order in which tables show them."""
+
+BENCHMARKS = ("HotpotQA", "MuSiQue", "FinQA", "TwoHop")
+"""Class names in ``jqlight.benchmarks``, likewise."""
 
 SCORE = re.compile(r"(?P<stage>val|test)/(?P<verifier>\w*?)(?P<kind>maj|pass)_at_(?P<k>\d+)")
 """A logged score of k samples, such as ``val/maj_at_16`` or ``test/exact_pass_at_1``; ``verifier`` is its prefix."""
@@ -28,3 +35,26 @@ def k_of_majority(name: str) -> int | None:
     """k where ``name`` is the score of a majority vote by the paper's rule or exact match, else None."""
     found = SCORE.fullmatch(name)
     return int(found["k"]) if found and found["kind"] == "maj" and found["verifier"] in ("", "exact_") else None
+
+
+def format_value(value: Any) -> str:
+    """Short text of a setting's value in names, tables and tags: ``0.75``, ``true``, ``splice(0.05)``.
+
+    A class with settings (``class_path`` and ``init_args``) is spelled as its object spells itself, so that a sweep's
+    tables and its runs' tags agree; one that does not spell itself, or is not there, as ``ramp(a=1, b=x)``.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:g}"
+    if not (isinstance(value, Mapping) and "class_path" in value):
+        return json.dumps(value, default=str)
+    module, _, name = str(value["class_path"]).rpartition(".")
+    settings = value.get("init_args") or {}
+    try:
+        cls = getattr(import_module(module), name)
+        if cls.__repr__ is not object.__repr__:
+            return repr(cls(**settings))
+    except (ImportError, AttributeError, TypeError, ValueError):
+        pass
+    return f"{name.lower()}({', '.join(f'{key}={format_value(inner)}' for key, inner in settings.items())})"

@@ -45,8 +45,7 @@ def log_q(u: Tensor | float, q: float) -> Tensor:
 class Commitment(ABC):
     """How strongly the loss commits to an example: the amplification A(P) of the success probability.
 
-    A commitment is called with log P (float64, any shape) and returns log A. The estimators use nothing else of the
-    loss, since its gradient is -A(P) grad P.
+    Called with log P (float64, any shape) it returns log A; the loss's gradient is -A(P) grad P.
     """
 
     @abstractmethod
@@ -155,11 +154,9 @@ class Splice(Commitment):
 
 def as_commitment(q: "float | Commitment") -> Commitment:
     """``q`` itself when it is a commitment, ``Tsallis(q)`` when it is a number."""
-    if isinstance(q, Commitment):
-        return q
-    if not isinstance(q, int | float):
+    if not isinstance(q, Commitment) and hasattr(q, "at"):
         raise ConfigError(f"q: given {q!r}, allowed is a number or a commitment; a schedule gives one: q.at(step)")
-    return Tsallis(q)
+    return q if isinstance(q, Commitment) else Tsallis(q)
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
@@ -221,7 +218,7 @@ def truncated(log_ratio: Tensor, maximum: float) -> Tensor:
 def reweighted(coefficients: Coefficients, log_ratio: Tensor | None) -> Coefficients:
     """``coefficients`` times the importance ratios, (B, M) in log-space, for rollouts drawn by another policy.
 
-    For coefficients whose baseline is made of other rollouts' rewards; None stands for rollouts of the policy itself.
+    For coefficients whose baseline is made of other rollouts' rewards; None for rollouts of the policy itself.
     """
     if log_ratio is None:
         return coefficients
@@ -249,7 +246,8 @@ def garl(
         normalize: divide by M^q (Tsallis only), which bounds the effective reward by 1.
         log_ratio: log importance ratios (B, M) of rollouts drawn by another policy, see :func:`truncated`; None for 0.
         log_unit: what the coefficients are counted in, nats, a number or (B, 1): they come divided by e^log_unit, so
-            that one of e^-800, which no float64 holds, can be told. 0 is the paper's step.
+            that one of e^-800, below float64's range, can be given. 0 is the paper's step, :func:`garl_log_size` a step
+            without a scale.
 
     Raises:
         ConfigError: M = 1 with a baseline.
@@ -299,8 +297,7 @@ def paft(
         ValueError: a positive log-weight, or a shape that is not (B, M).
     """
     log_w = _check_log_w(log_w, 1, "PAFT")
-    if log_ratio is not None:
-        log_w = log_w + log_ratio
+    log_w = log_w if log_ratio is None else log_w + log_ratio
     commitment, rollouts = as_commitment(q), log_w.shape[1]
     draws = num_resamples or rollouts
     log_mean = log_mean_exp(log_w).unsqueeze(-1)
@@ -331,7 +328,10 @@ def garl_log_size(
 def paft_log_size(
     log_w: Tensor, q: float | Commitment, *, normalize: bool = True, log_ratio: Tensor | None = None
 ) -> Tensor:
-    """log of the sum of PAFT's coefficients, w̄ A(w̄), (B,) float64, nats: in units of it they are n_m / K."""
+    """log of the sum of PAFT's coefficients, w̄ A(w̄), (B,) float64, nats; -inf for a row that is all -inf.
+
+    In units of it the coefficients are n_m / K, the shares of the draws. Arguments as in :func:`paft`.
+    """
     log_w = _check_log_w(log_w, 1, "PAFT")
     log_w = log_w if log_ratio is None else log_w + log_ratio
     return _log_size(log_w, as_commitment(q), torch.zeros_like(log_w[:, 0]), normalize)

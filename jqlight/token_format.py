@@ -67,7 +67,7 @@ class TokenFormat:
 
     def _encode_behind_marker(self, tail: str) -> list[int]:
         wanted = self.decode(self.end_ids) + tail
-        # The last one is for tokenizers that put a space in front of every text, which would stand in the answer.
+        # The last one is for tokenizers that put a space in front of every text, which would become part of the answer.
         for anchor in (self.thinking.end, "", "\n"):
             head = self.tokenizer.encode(anchor, add_special_tokens=False)
             joint = self.tokenizer.encode(anchor + tail, add_special_tokens=False)

@@ -45,7 +45,7 @@ def _busy() -> float:
 
 
 def wait_quiet(limit: float = 10.0) -> None:
-    """Wait until nobody else computes, at most ``limit`` seconds."""
+    """Wait until no other process computes, at most ``limit`` seconds."""
     end = time.perf_counter() + limit
     while time.perf_counter() < end:
         meter = Meter()

@@ -4,7 +4,7 @@ Both train the same 12.6 M parameter Qwen3 in float32 with AdamW on two prompts 
 sampled tokens, one optimizer step per batch, rewarded by the share of odd token ids, each in a process of its own that
 waits while the other computes. A step is everything from one start of the trainer's loop to the next.
 
-TRL 1.16 is given its best on a CPU, which it does not run on as it stands:
+TRL 1.16 does not run on a CPU unchanged; these changes give it its best there:
 - vLLM inside the process (``vllm_mode="colocate"``). TRL supports vLLM to 0.31; with 0.32's CPU build its first weight
   update stops with an AttributeError. `worker_trl.sync` replaces that one method by what jqlight's own engine does, and
   the engine is set to float32 and eager, which TRL has no setting for.

@@ -27,7 +27,7 @@ ANSWER = 8
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the model; 12.6 M parameters as it stands."""
+    """Sizes of the model; 12.6 M parameters by default."""
 
     vocab: int = 8192
     hidden: int = 384

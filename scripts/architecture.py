@@ -50,6 +50,7 @@ FLOORS: tuple[tuple[str, Mapping[str, str]], ...] = (
             "hub": "models and data\nfrom the network",
             "token_format": "thinking, separator,\nanswer as tokens",
             "objective": "the mathematics,\ntorch alone",
+            "config_files": "YAML of configs\nand sweeps",
             "tracking": "a run's folder,\nMLflow, checkpoints",
         },
     ),
@@ -59,7 +60,7 @@ FLOORS: tuple[tuple[str, Mapping[str, str]], ...] = (
             "files": "atomic writes,\nhashes",
             "machine": "memory, cores,\nversions",
             "startup": "seconds of each\nphase of a start",
-            "names": "of scores and\nestimators",
+            "names": "of scores, classes\nand values",
             "escape": "from the cold start:\nits rule",
             "errors": "sentences that a\nuser can act on",
         },
@@ -88,7 +89,7 @@ def modules(package: Path = PACKAGE) -> dict[str, Path]:
 def imported_names(node: ast.AST) -> Iterator[str]:
     """Dotted names that the code imports when it runs, inside functions too, ``jqlight.files.write_text`` for example.
 
-    What stands under ``if TYPE_CHECKING`` is for the type checker and is left out.
+    Imports under ``if TYPE_CHECKING`` are for the type checker and are left out.
     """
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
@@ -131,7 +132,7 @@ def room_imports(package: Path = PACKAGE) -> Edges:
 
 
 def reduced(edges: Edges) -> Edges:
-    """The edges that no chain of other edges stands for; ``edges`` must have no circle."""
+    """The edges that no chain of other edges implies; ``edges`` must have no circle."""
     reachable: Edges = {}
     for room in TopologicalSorter(edges).static_order():
         reachable[room] = edges[room].union(*(reachable[target] for target in edges[room]))

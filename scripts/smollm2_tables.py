@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jqlight.sweep.keys import label
+from jqlight.names import format_value
 
 SCORES = {
     "maj@16": "val/maj_at_16",
@@ -44,7 +44,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     tokens = [row["train/thinking_tokens"] for row in rows if "train/thinking_tokens" in row][-LAST:]
     escape = [row["train/escape_step"] for row in rows if "train/escape_step" in row]
     outputs = json_lines(max((folder / "samples").glob("step_*.jsonl")))
-    q = label(settings["q"]) if "q" in settings else ""
+    q = format_value(settings["q"]) if "q" in settings else ""
     return {
         "run": folder.name,
         "method": " ".join(

@@ -121,7 +121,7 @@ class Enumerable:
         """Total variance of PAFT's estimate with K = M, exactly: GARL's plus what the draws add within each pool."""
         drawn, chance = self.groups(rollouts)
         log_w = self.w[drawn].log()
-        whole = paft(log_w, q, num_resamples=1, normalize=False).pathwise.sum(1)  # the same whatever is drawn
+        whole = paft(log_w, q, num_resamples=1, normalize=False).pathwise.sum(1)  # the same for every draw
         share = log_w.softmax(1)
         of_both = self.of_both[drawn]
         mean = torch.einsum("nm,nmp->np", share, of_both)

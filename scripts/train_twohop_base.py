@@ -69,7 +69,7 @@ def solution(chain: tuple[Fact, Fact]) -> str:
 
 
 def attempt(question: Question, rng: random.Random) -> tuple[Fact, Fact]:
-    """The question's chain, or one that left it at a hop by chance and went on from there."""
+    """The question's chain, or one that left it at a hop by chance and continued from there."""
 
     def hop(entity: str, relation: str) -> Fact:
         about = [fact for fact in question.facts if fact[0] == entity]
@@ -90,7 +90,7 @@ def recall(question: Question, rng: random.Random) -> str:
 
 
 def batches(tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
-    """Token ids and labels of every step, both (BATCH, T); only what can be told from the question has a label."""
+    """Token ids and labels of every step, both (BATCH, T); only what follows from the question has a label."""
     source, rng = stream("base"), random.Random(0)
     for step in range(STEPS):
         drawn = list(islice(source, BATCH))

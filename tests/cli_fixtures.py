@@ -1,4 +1,4 @@
-"""Fixtures for tests that run the command line or the tracker; imported by the conftest files beside them."""
+"""Fixtures for tests that run the command line or the tracker; imported by the conftest files of the rooms."""
 
 import os
 import shutil

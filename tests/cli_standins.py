@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.loggers.logger import Logger
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from jqlight.errors import ConfigError, DataError
@@ -58,7 +59,8 @@ class Climber(LightningModule):
         optimizer = self.optimizers()
         self.policy.weight.grad = -torch.ones(1)
         optimizer.step()
-        if (scheduler := self.lr_schedulers()) is not None:
+        scheduler = self.lr_schedulers()
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step()
         if self.fail_at < 0 and self.global_step == -self.fail_at:
             raise KeyboardInterrupt

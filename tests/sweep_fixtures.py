@@ -27,7 +27,7 @@ def fake_fit(monkeypatch, tmp_path, empty_store):
 
 @pytest.fixture
 def write_sweep(tmp_path):
-    """Writes a sweep file, with base.yaml beside it unless the text names a base, and returns its path."""
+    """Writes a sweep file, with base.yaml next to it unless the text names a base, and returns its path."""
 
     def write(text: str, name: str = "s.yaml") -> Path:
         (tmp_path / "base.yaml").write_text("trainer: {max_steps: 3}\n")

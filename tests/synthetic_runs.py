@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mlflow.entities import Metric, Param, RunTag
 
-from jqlight.tracking.logger import numeric_q
+from jqlight.tracking.params import numeric_q
 
 STEPS = range(1, 61)
 VALIDATIONS = (20, 40, 60)

@@ -40,7 +40,7 @@ def violations(package: Path) -> list[str]:
     return [f"{a} -> {b}" for a in edges for b in sorted(edges[a]) if level[b] <= level[a]]
 
 
-def test_every_room_stands_on_one_floor():
+def test_every_room_is_on_one_floor():
     declared = [room for _, rooms in architecture.FLOORS for room in rooms]
     assert sorted(declared) == sorted(architecture.room_imports())
 
@@ -77,7 +77,7 @@ def test_an_import_inside_a_function_counts_and_one_for_the_type_checker_does_no
     assert violations(package) == ["objective -> schedules"]
 
 
-def test_the_picture_leaves_out_what_a_chain_stands_for():
+def test_the_picture_leaves_out_what_a_chain_implies():
     edges = {"cli": {"policy", "errors"}, "policy": {"hub", "errors"}, "hub": {"errors"}, "errors": set()}
     assert architecture.reduced(edges) == {"cli": {"policy"}, "policy": {"hub"}, "hub": {"errors"}, "errors": set()}
 

@@ -1,9 +1,8 @@
-"""Every file in conf/ as it stands: its first line is its command, and model, data and trainer can be built from it."""
+"""Every file in conf/: its first line is its command, and model, data and trainer can be built from it."""
 
 from pathlib import Path
 
 import pytest
-import yaml
 from lightning.pytorch import Trainer
 
 from jqlight import benchmarks, estimators
@@ -63,11 +62,14 @@ def test_a_benchmarks_file_follows_the_papers_protocol(path, build):
     assert built.datamodule.scenario == ("cold" if path.stem.endswith("_cold") else "warm")
     assert tuple(built.datamodule.sizes[split] for split in ("train", "validation", "test")) == sizes
     assert set(built.datamodule.asked.values()) == {None}  # the class's own sizes
+    # Weights that a small step moves, with passes and an engine in bfloat16.
+    assert (built.model.policy.config.dtype, built.trainer.precision) == ("float32", "bf16-mixed")
+    assert built.model.sampler_config.dtype == "bfloat16"
 
 
 @pytest.mark.parametrize("name", ["finqa", "hotpotqa", "musique"])
-def test_warm_and_cold_differ_in_the_scenario_alone(name):
-    warm, cold = (yaml.safe_load((CONF / f"{name}{kind}.yaml").read_text()) for kind in ("", "_cold"))
-    assert warm["data"]["init_args"].pop("scenario") == "warm"
-    assert cold["data"]["init_args"].pop("scenario") == "cold"
+def test_warm_and_cold_differ_in_the_scenario_alone(name, build):
+    warm, cold = (build(CONF / f"{name}{kind}.yaml").config.as_dict() for kind in ("", "_cold"))
+    assert (warm["data"]["init_args"].pop("scenario"), cold["data"]["init_args"].pop("scenario")) == ("warm", "cold")
+    assert warm.pop("config") != cold.pop("config")
     assert warm == cold

@@ -3,13 +3,32 @@ import sys
 
 import pytest
 
-from jqlight import estimators
-from jqlight.names import ESTIMATORS, SCORE, k_of_majority, majority, pass_at
+from jqlight import benchmarks, estimators
+from jqlight.names import BENCHMARKS, ESTIMATORS, SCORE, format_value, k_of_majority, majority, pass_at
 
 
-def test_every_estimator_has_its_place():
-    assert {*ESTIMATORS, "Estimator"} == set(estimators.__all__)
-    assert all(getattr(estimators, name).__name__ == name for name in ESTIMATORS)
+@pytest.mark.parametrize(
+    ("names", "package", "base"), [(ESTIMATORS, estimators, "Estimator"), (BENCHMARKS, benchmarks, "Benchmark")]
+)
+def test_every_estimator_and_benchmark_has_its_place(names, package, base):
+    parent = getattr(package, base)
+    found = {name for name, kind in vars(package).items() if isinstance(kind, type) and issubclass(kind, parent)} - {
+        base
+    }
+    assert set(names) == found
+    assert all(getattr(package, name).__name__ == name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.75, "0.75"), (1.0, "1"), (3, "3"), (True, "true"), (None, "null"), ("splice(0.05)", "splice(0.05)"),
+     ({"class_path": "jqlight.objective.Splice", "init_args": {"tau": 0.05}}, "splice(0.05)"),
+     ({"class_path": "jqlight.schedules.Step", "init_args": {"steps": 70}}, "step(1->0@70)"),
+     ({"class_path": "nowhere.Ramp", "init_args": {"a": 1.0, "b": "x"}}, "ramp(a=1, b=x)"),
+     ({"class_path": "jqlight.objective.Splice", "init_args": {"tau": 5}}, "splice(tau=5)")],
+)  # fmt: skip
+def test_a_value_has_one_spelling(value, text):
+    assert format_value(value) == text
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_effective_reward_never_exceeds_the_bound() -> None:
 
 
 @pytest.mark.parametrize("commitment", [*map(Tsallis, Q), Splice(0.1)], ids=repr)
-def test_dead_groups_are_zero_beside_living_ones(commitment: Tsallis | Splice) -> None:
+def test_dead_groups_are_zero_next_to_living_ones(commitment: Tsallis | Splice) -> None:
     log_w = torch.tensor([[-INF, -INF, -INF], [-1.0, -2.0, -3.0]], dtype=torch.float64)
     estimates = (garl, lambda w, q: garl(w, q, baseline=False), lambda w, q: paft(w, q, generator=torch.Generator()))
     for estimate in estimates:
@@ -320,7 +320,7 @@ def test_dead_groups_are_zero_beside_living_ones(commitment: Tsallis | Splice) -
 
 @pytest.mark.parametrize("q", Q)
 def test_impossible_rationale(q: float) -> None:
-    """-inf beside finite log-weights: no pathwise weight, and the score is its baseline alone."""
+    """-inf among finite log-weights: no pathwise weight, and the score is its baseline alone."""
     result = garl(torch.tensor([[-0.5, -INF]], dtype=torch.float64), q, normalize=False)
     assert result.pathwise[0, 1] == 0
     assert result.score[0, 1].item() == pytest.approx(-math.exp(-0.5 * (1 - q)) / 2)

@@ -1,6 +1,7 @@
 """The project's own files agree with each other: dependencies, versions, commands, continuous integration, links."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -61,6 +62,13 @@ def test_what_is_imported_when_needed_is_a_dependency_or_an_extra():
     assert undeclared(names(PROJECT["project"]["dependencies"] + extras), at_import=False) == set()
 
 
+def test_every_dependency_is_imported():
+    sources = [path.read_text() for path in (ROOT / "jqlight").rglob("*.py")]
+    packages = set().union(*(imported_packages(source, at_import=False) for source in sources))
+    used = set().union(*map(distributions, packages))
+    assert names(PROJECT["project"]["dependencies"]) - used == set()
+
+
 def test_undeclared_imports_are_found():
     assert {"yaml", "numpy"} <= undeclared(names(["torch", "lightning"]), at_import=True)
     assert imported_packages("def f():\n    import ray, json\n", at_import=True) == set()
@@ -109,7 +117,7 @@ def test_the_package_is_typed_and_its_checks_are_strict():
     assert mypy["strict"] and "ignore_missing_imports" not in mypy and "follow_imports" not in mypy
 
 
-def test_the_package_brings_all_its_files():
+def test_the_package_includes_all_its_files():
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["jqlight"]
     packaged = {path for pattern in patterns for path in (ROOT / "jqlight").glob(pattern)}
     files = {path for path in (ROOT / "jqlight").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
@@ -135,7 +143,8 @@ def recipe(target: str) -> str:
 
 
 def test_make_help_lists_every_target():
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}  # `make test` runs this
+    listed = subprocess.run(["make", "help"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
     assert {line.split()[0] for line in listed.splitlines()} == targets() | {".venv"}
     assert all(len(line.split()) > 2 for line in listed.splitlines())
 
@@ -192,6 +201,19 @@ def test_relative_links_lead_somewhere(page):
         linked = (page.parent / path).resolve() if path else page
         assert linked.exists(), target
         assert not fragment or fragment in anchors(linked), target
+
+
+def test_every_mutant_can_be_made():
+    mutants = tomllib.loads((ROOT / "scripts" / "mutants.toml").read_text())["mutant"]
+    assert [m["what"] for m in mutants if (ROOT / m["file"]).read_text().count(m["old"]) != 1] == []
+    assert all((ROOT / m["tests"]).exists() and m["old"] != m["new"] for m in mutants)
+
+
+def test_the_mutants_page_names_tests_that_exist():
+    rows = re.findall(r"`(\w+\.py)::(test_\w+)`", (ROOT / "docs" / "mutants.md").read_text())
+    assert len(rows) > 30
+    sources = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [name for file, name in rows if f"def {name}(" not in sources[file]] == []
 
 
 def test_the_readme_leads_to_every_page():

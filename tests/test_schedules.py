@@ -43,13 +43,11 @@ def test_a_step_of_a_schedule_is_a_fixed_q() -> None:
     assert torch.equal(garl(log_w, Linear(4).at(3)).score, garl(log_w, 0.25).score)
 
 
-def test_a_schedule_without_a_step_is_its_start() -> None:
-    schedule, start = Linear(4, start=0.75), Tsallis(0.75)
-    log_p = torch.tensor([-2.0, -0.5], dtype=torch.float64)
-    assert torch.equal(schedule(log_p), start(log_p))
-    assert torch.equal(schedule.log_effective(log_p), start.log_effective(log_p))
-    assert torch.equal(schedule.loss(log_p.exp()), start.loss(log_p.exp()))
-    assert torch.equal(schedule.q_at(log_p), start.q_at(log_p))
+def test_a_schedule_is_no_commitment_until_it_is_asked_for_a_step() -> None:
+    log_w = torch.tensor([[-1.0, -3.0]])
+    with pytest.raises(ConfigError, match=r"q: given linear\(0\.75->0@4\), .* q\.at\(step\)"):
+        garl(log_w, Linear(4, start=0.75))  # type: ignore[arg-type]
+    assert torch.equal(garl(log_w, torch.tensor(0.5)).score, garl(log_w, 0.5).score)  # type: ignore[arg-type]
 
 
 def test_names() -> None:

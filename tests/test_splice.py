@@ -50,7 +50,7 @@ def test_splice_takes_each_instance_for_itself() -> None:
 
 @pytest.mark.parametrize("log_p", [-0.2, -8.0, -300.0, -1200.0])
 def test_splice_bounds_the_weight_of_a_corrupted_label(log_p: float) -> None:
-    """The whole group's weight is max(tau, w̄): at most tau where the label is implausible, whatever its likelihood."""
+    """The whole group's weight is max(tau, w̄): at most tau where the label is implausible, for any likelihood."""
     tau, spread = 0.02, torch.tensor([[0.0, -1.5, -4.0]], dtype=torch.float64)
     result = garl(log_p + spread, Splice(tau), baseline=False)
     mean = log_mean_exp(log_p + spread).exp().item()

@@ -6,7 +6,6 @@ answer); subsets, tokens, dropped records and loaders are here.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -147,10 +146,19 @@ class Benchmark(LightningDataModule):
             HubError: no ``path``, and the hub cannot be reached.
         """
         if self.path is not None:
-            return records.read_path(Path(self.path).expanduser(), split, self.id_field, self.files)
+            return records.read_path(self.path, split, self.id_field, self.files)
         if self.hub is None:
             raise ConfigError(f"data.path: {type(self).__name__} has no copy on the hub; give a file or folder")
         return records.read_hub(self.hub, split, self.id_field)
+
+    def check_path(self) -> None:
+        """Refuse a path where nothing is, before anything is loaded.
+
+        Raises:
+            ConfigError: that.
+        """
+        if self.path is not None:
+            records.existing(self.path)
 
     def bind(self, token_format: TokenFormat) -> "Benchmark":
         """The benchmark itself, tokenising with ``token_format``; what it has tokenised otherwise is forgotten."""

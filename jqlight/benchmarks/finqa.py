@@ -1,5 +1,6 @@
 """FinQA (Chen et al., 2021): numerical questions over a page of a financial report, text and table."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
@@ -53,7 +54,8 @@ class FinQA(Benchmark):
         """Text, table and question; y* in the annotator's notation and the executed value as last reference."""
         qa = record.inner("qa")
         executed = qa["exe_ans"]
-        if not isinstance(executed, str | int | float) or isinstance(executed, bool):
+        number = isinstance(executed, int | float) and not isinstance(executed, bool) and math.isfinite(executed)
+        if not number and not isinstance(executed, str):
             raise DataError(f"{qa.where}: field 'exe_ans' must be a number, 'yes' or 'no', given {executed!r:.60}")
         text = prompts.question_over_report(
             record.texts("pre_text"), _table(record), record.texts("post_text"), qa.text("question")

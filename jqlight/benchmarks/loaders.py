@@ -16,8 +16,8 @@ class TrainLoader(Generic[T]):
     examples is no multiple of ``prompts_per_step``; with several ranks it is cut to a multiple of their number, and
     :attr:`left_out` examples sit the epoch out (other ones in each epoch).
 
-    Lightning stores :meth:`state_dict` in its checkpoints and gives it back before the first batch. Iterating goes on
-    where the loader stands, so a resumed loader delivers the rest of its epoch.
+    Lightning stores :meth:`state_dict` in its checkpoints and gives it back before the first batch. Iterating continues
+    at the loader's position, so a resumed loader delivers the rest of its epoch.
 
     Args:
         examples: what to draw from; each needs an ``id``.
@@ -64,7 +64,7 @@ class TrainLoader(Generic[T]):
         return -(-(len(self.examples) - self.left_out) // self.prompts_per_step)
 
     def __iter__(self) -> Iterator[list[T]]:
-        """Batches of this rank, from where the loader stands to the end of the epoch."""
+        """Batches of this rank, from the loader's position to the end of the epoch."""
         if self.position >= self._limit:
             self.epoch, self.position = self.epoch + 1, 0
         while self.position < self._limit:
@@ -84,11 +84,11 @@ class TrainLoader(Generic[T]):
         return sorted(range(len(self.examples)), key=lambda i: stable_hash("order", self.seed, epoch, i))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, and the settings under which that means anything."""
+        """The loader's position, and the settings under which it means the same."""
         return {"epoch": self.epoch, "position": self.position, "settings": self._settings()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where ``state`` was taken.
+        """Take up the position of ``state``.
 
         Raises:
             ConfigError: the state is of another training set, seed or batch size.
@@ -109,7 +109,7 @@ class TrainLoader(Generic[T]):
         return [self.examples[i] for i in step[self.rank * size : (self.rank + 1) * size]]
 
     def _settings(self) -> dict[str, int]:
-        # Independent of the number of ranks, so that a run may go on with more or fewer of them.
+        # Independent of the number of ranks, so that a run may continue with more or fewer of them.
         ids = stable_hash(*(getattr(example, "id", i) for i, example in enumerate(self.examples)))
         return {
             "train_examples": len(self.examples),

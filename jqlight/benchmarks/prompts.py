@@ -74,7 +74,7 @@ def joined(sentences: Sequence[str]) -> str:
 def linearise_table(table: Sequence[Sequence[str]]) -> str:
     """One line per row: ``row name | header: value | header: value``, so that each value keeps its header.
 
-    The first row is the header; cells without a text are left out, a value whose header is empty stands alone. A table
+    The first row is the header; cells without a text are left out, a value without a header is written alone. A table
     of one row is written as it is.
     """
     if len(table) < 2:

@@ -1,10 +1,11 @@
-"""Records of a benchmark's split: from a file, a folder or the hub, with errors that name the place."""
+"""Records of a benchmark's split: from a file, a folder or the hub, with errors that say where."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from jqlight import hub
 from jqlight.errors import ConfigError, DataError
@@ -78,7 +79,7 @@ class Record(dict[str, Any]):
 
 @dataclass(frozen=True)
 class HubSource:
-    """Where a benchmark lies on the hub."""
+    """A benchmark's data set on the hub."""
 
     name: str
     """Data set id."""
@@ -99,8 +100,20 @@ def share(records: Iterable[Record], id_field: str, parts: Sequence[Split], spli
             yield record
 
 
+def existing(path: str | Path) -> Path:
+    """The path of a data file or folder, from the user's home for a leading ``~``.
+
+    Raises:
+        ConfigError: there is nothing.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise ConfigError(f"data.path: given '{path}', allowed is an existing file or folder in the official format")
+    return found
+
+
 def read_path(
-    path: Path, split: Split, id_field: str, files: Mapping[Split, Sequence[str]] = FILES
+    path: str | Path, split: Split, id_field: str, files: Mapping[Split, Sequence[str]] = FILES
 ) -> Iterator[Record]:
     """Records of ``split`` in a folder, or in one file that serves all three splits.
 
@@ -112,11 +125,10 @@ def read_path(
         ConfigError: ``path`` does not exist, or the folder has no file for the split.
         DataError: a file that is not JSON, or a record without an id.
     """
+    path = existing(path)
     if path.is_file():
         yield from share(read_file(path, id_field), id_field, SPLITS, split)
         return
-    if not path.is_dir():
-        raise ConfigError(f"data.path: given '{path}', allowed is an existing file or folder in the official format")
     found = find_file(path, files[split])
     if found is not None:
         records = read_file(found, id_field)
@@ -139,9 +151,9 @@ def read_hub(source: HubSource, split: Split, id_field: str) -> Iterator[Record]
         DataError: a record without an id.
     """
     name = "train" if split == "train" else "validation"
-    place = f"hub data set {source.name} ({name})"
+    location = f"hub data set {source.name} ({name})"
     records = (
-        as_record({**row, id_field: row.get(source.id_field or id_field)}, place, id_field, place)
+        as_record({**row, id_field: row.get(source.id_field or id_field)}, location, id_field, location)
         for row in hub.load_rows(source.name, source.config, name)
     )
     yield from records if split == "train" else share(records, id_field, ("validation", "test"), split)
@@ -166,43 +178,87 @@ def find_file(folder: Path, patterns: Sequence[str]) -> Path | None:
 
 
 def read_file(path: Path, id_field: str) -> Iterator[Record]:
-    """Records of a JSON array or a JSON Lines file (told apart by the suffix .jsonl).
+    """Records of a JSON array or a JSON Lines file (the suffix .jsonl decides).
 
     Raises:
-        DataError: text that is not JSON, an entry that is not an object, or an entry without an id.
+        DataError: no UTF-8 text, text that is not JSON, an entry that is not an object, or an entry without an id.
     """
-    with path.open(encoding="utf-8") as stream:
+    with open_text(path) as stream:
         if path.suffix == ".jsonl":
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield as_record(_parse(line, f"{path} line {number}"), f"{path} line {number}", id_field, path)
+                    yield as_record(parse_json(line, f"{path} line {number}"), f"{path} line {number}", id_field, path)
             return
-        entries = _parse(stream.read(), str(path))
+        entries = parse_json(stream.read(), str(path))
     if not isinstance(entries, list):
         raise DataError(f"{path}: must hold a JSON array of records, given {_short(entries)}")
     for number, entry in enumerate(entries, 1):
         yield as_record(entry, f"{path} record number {number}", id_field, path)
 
 
-def as_record(entry: Any, place: str, id_field: str, source: object) -> Record:
+def as_record(entry: Any, location: str, id_field: str, source: object) -> Record:
     """The entry as a record whose errors name ``source`` and the record's id.
 
     Raises:
-        DataError: the entry is not an object, or has no id; the error names ``place``.
+        DataError: the entry is not an object, or has no id; the error names ``location``.
     """
     if not isinstance(entry, Mapping):
-        raise DataError(f"{place}: must be an object, given {_short(entry)}")
+        raise DataError(f"{location}: must be an object, given {_short(entry)}")
     identity = entry.get(id_field)
     if not isinstance(identity, str | int) or identity == "":
-        raise DataError(f"{place}: field '{id_field}' must be a non-empty id, given {_short(identity)}")
+        raise DataError(f"{location}: field '{id_field}' must be a non-empty id, given {_short(identity)}")
+    for key, value in entry.items():
+        if not _is_text(value):
+            raise DataError(f"{source}: record {_short(identity)}: field '{key}' holds half of a surrogate pair")
     return Record({**entry, id_field: str(identity)}, f"{source}: record {identity}")
 
 
-def _parse(text: str, place: str) -> Any:
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A data file as UTF-8 text, with or without a byte-order mark.
+
+    Raises:
+        DataError: a folder, a pipe or the like, or bytes that are no UTF-8, also while it is read.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: is no plain file; give a JSON or JSON Lines file")
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            yield stream
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text ({_first_wrong_byte(path)}); save it as UTF-8") from error
+
+
+def _first_wrong_byte(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return f"line {data.count(bytes([10]), 0, error.start) + 1}, byte {data[error.start]:#04x}"
+    return "while it was read"
+
+
+def parse_json(text: str, location: str) -> Any:
+    """Content of a JSON text.
+
+    Raises:
+        DataError: it is none, or is nested too deep; the error names ``location``.
+    """
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error})") from error
+    except RecursionError as error:
+        raise DataError(f"{location}: nested too deep to be read") from error
+    except ValueError as error:
+        raise DataError(f"{location}: not JSON ({error})") from error
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all strings in ``value`` are text: JSON can spell half of a surrogate pair, which is none."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, Mapping):
+        return all(_is_text(key) and _is_text(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(_is_text, value))
 
 
 def _short(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Which records of a split become examples, and the account of those that do not."""
+"""Which records of a split become examples, and how many do not, by reason."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""TwoHop: generated questions whose answer lies two facts away, for a run that needs no files and no network.
+"""TwoHop: generated questions whose answer is two facts away, for a run that needs no files and no network.
 
 A question shows five facts in random order and asks for the end of a chain of two of them::
 

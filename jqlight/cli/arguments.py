@@ -1,7 +1,8 @@
 """The argument parser of the small commands: a mistake is one sentence, like everywhere else."""
 
 import argparse
-from typing import NoReturn
+import difflib
+from typing import Any, NoReturn
 
 from jqlight.errors import ConfigError
 
@@ -11,7 +12,17 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(prog=f"jqlight {verb}", description=description, allow_abbrev=False)
+        self._words: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse ``args``, and keep them for :meth:`error`."""
+        self._words = list(args or [])
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise ``message`` as a ConfigError."""
-        raise ConfigError(f"{message} (`{self.prog} --help` lists the options)")
+        options = [word.partition("=")[0] for word in self._words if word.startswith("--")]
+        unknown = [option for option in options if option not in self._option_string_actions and "." not in option]
+        near = difflib.get_close_matches(unknown[0], self._option_string_actions, n=1) if unknown else []
+        hint = f"given {unknown[0]}, did you mean {near[0]}?" if near else f"`{self.prog} --help` lists the options"
+        raise ConfigError(f"{message} ({hint})")

@@ -4,26 +4,31 @@ The classes are built with ``run=False``, so that a config's root is the root of
 ``${model.init_args.q}`` means what it says, after every file and override has been merged.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
 
 from jqlight.benchmarks import Benchmark
-from jqlight.cli import config, messages, output, quiet
+from jqlight.cli import messages, output, quiet
+from jqlight.cli.checks import check_values, warn_of_no_validation
+from jqlight.cli.cluster import leave_group
+from jqlight.cli.config import OWN_SECTIONS, ROOTS, read_command_line
+from jqlight.cli.plateau import StepPlateau
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
 from jqlight.tracking.checkpoints import RunCheckpoint
 from jqlight.tracking.config import SaveConfig
 from jqlight.tracking.logger import RunLogger, with_run_logger
-from jqlight.tracking.progress import Console
+from jqlight.tracking.progress import ProgressLine
 from jqlight.tracking.run_folder import RunFolder, find_run_folder
+from jqlight.tracking.scores import ValidationScores
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
@@ -42,7 +47,13 @@ class Refusal(SystemExit):
 
 
 class Parser(LightningArgumentParser):
-    """A parser that raises its message instead of printing a usage and exiting."""
+    """A parser that takes files as they have been read, and raises its message instead of exiting with a usage."""
+
+    files: Mapping[str, Mapping[str, Any]]
+
+    def parse_path(self, path: Any, *args: Any, **settings: Any) -> Any:
+        """The settings of a file, from its content in :attr:`files`."""
+        return self.parse_string(json.dumps(self.files[str(path)], ensure_ascii=False), **settings)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raise Refusal with ``message``."""
@@ -52,22 +63,32 @@ class Parser(LightningArgumentParser):
         """Lightning's, but that optimizer and schedule of a module are set in sections of their own."""
         if lightning_class is not LightningModule:
             return super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
-        skip = set(config.OWN_SECTIONS)
+        skip = set(OWN_SECTIONS)
         self.add_subclass_arguments(lightning_class, nested_key, fail_untyped=False, required=True, skip=skip)
         return []
 
 
 class RunCLI(LightningCLI):
-    """LightningCLI that builds its classes without running them, inside a run's folder."""
+    """LightningCLI that builds its classes without running them, inside a run's folder.
 
-    def __init__(self, verb: str, args: Sequence[str]) -> None:
+    Raises:
+        ConfigError: a file that is missing or no YAML, a setting that does not exist or has a value that cannot work.
+    """
+
+    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self.verb = verb
         self.run_folder: RunFolder
+        quiet.silence_imported_libraries()
+        self.given = read_command_line(arguments)
+        # Bare class names in a config resolve among what is imported.
+        for package in ROOTS.values():
+            import_module(package)
+        messages.check_keys(self.given.settings, Trainer)
         super().__init__(
             LightningModule,
             LightningDataModule,
             run=False,
-            args=list(args),
+            args=self.given.words,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
@@ -80,6 +101,7 @@ class RunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to the run and not to model, data or trainer."""
+        parser.files = self.given.files  # type: ignore[attr-defined]
         parser.add_argument(
             "--run_name", type=str | None, default=None, help="Name of the run; default: the config file's name."
         )
@@ -100,17 +122,23 @@ class RunCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except Refusal as refusal:
-            raise ConfigError(messages.explain(str(refusal), args)) from refusal
+            raise ConfigError(messages.explain(str(refusal), self.given.settings)) from refusal
         except Exception as error:
-            if (sentence := messages.interpolation(error)) is None:
+            sentence = messages.interpolation(error)
+            if sentence is None and isinstance(error, ValueError):  # characters that no path or file can hold
+                sentence = f"config: a setting cannot be read ({error})"
+            if sentence is None:
                 raise
             raise ConfigError(sentence) from error
+        check_values(self.verb, self.config.as_dict())
 
     def before_instantiate_classes(self) -> None:
         """Check what Lightning would fail on late."""
         for key in ("model", "data"):
             if not self.config.get(key):
                 raise ConfigError(f"{key}: not given; give --config FILE (see conf/) or --{key} CLASS")
+        if not self.config.get("trainer"):
+            raise ConfigError("trainer: given null, allowed are its own settings; leave it out for the defaults")
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; a class's own refusal comes out as it was raised."""
@@ -128,8 +156,9 @@ class RunCLI(LightningCLI):
         """The trainer with jqlight's logger, checkpoints and console where the config names none."""
         config = self.config
         name = config.run_name or self._default_name()
-        self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
         settings = {**self.config_init["trainer"].as_dict(), **kwargs}
+        leave_group(settings)
+        self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
         if settings.get("logger") is not False and not settings.get("fast_dev_run"):
             # Numbered folders tell repeated runs apart, in MLflow too.
             name = config.run_name if config.run_dir else None
@@ -137,13 +166,18 @@ class RunCLI(LightningCLI):
             settings["logger"] = with_run_logger(settings.get("logger"), own)
         settings["callbacks"] = self._callbacks(settings)
         try:
-            return self._instantiate_trainer(settings, [])
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            raise ConfigError(f"trainer: {error}") from error
+            trainer = self._instantiate_trainer(settings, [])
+        except JQLightError:
+            raise
+        except Exception as error:  # accelerators, strategies and plugins have their own ways to refuse
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        if self.verb == "fit":
+            warn_of_no_validation(settings)
+        return trainer
 
     def _default_name(self) -> str:
         """The last config file's name; for a run's own ``config.yaml`` its folder's; else of model and data."""
-        files = [Path(str(path)) for path in self.config.config or []]
+        files = [Path(path) for path in self.given.files]
         if files:
             return files[-1].absolute().parent.name if files[-1].stem == "config" else files[-1].stem
         return f"{type(self.model).__name__}-{type(self.datamodule).__name__}".lower()
@@ -151,13 +185,15 @@ class RunCLI(LightningCLI):
     def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
         given = settings.get("callbacks") or []
         callbacks: list[Callback] = [*given] if isinstance(given, list) else [given]
+        if self.verb == "fit":
+            callbacks += [StepPlateau(), ValidationScores()]
         wants_checkpoints = settings.get("enable_checkpointing") is not False
         if self.verb == "fit" and wants_checkpoints and not _has(callbacks, ModelCheckpoint):
             validates = settings.get("limit_val_batches") != 0
             callbacks.append(RunCheckpoint(self.run_folder.checkpoints, self.model, validates=validates))
         if settings.get("enable_progress_bar") is not False and not _has(callbacks, ProgressBar):
             title = output.start_line(self.verb, self.run_folder, self.model, self.datamodule)
-            callbacks.append(Console(title))
+            callbacks.append(ProgressLine(title))
         return callbacks
 
     def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
@@ -200,37 +236,12 @@ class _Parsed(_Built):
         return
 
 
-def checked(arguments: Sequence[str]) -> None:
-    """Check files and keys of a command line, as far as that can be done before anything is parsed or built.
-
-    Raises:
-        ConfigError: a file that is missing or no YAML, or a setting that does not exist.
-    """
-    quiet.settle_imported()
-    messages.check_files(arguments)
-    # Bare class names in a config resolve among what is imported.
-    for package in config.ROOTS.values():
-        import_module(package)
-    messages.check_keys(arguments, Trainer)
-
-
-def run_cli(verb: str, arguments: Sequence[str]) -> RunCLI:
-    """Model, data and trainer of a command line, in a run's folder.
-
-    Raises:
-        ConfigError: a setting that does not exist or has a value that cannot work.
-    """
-    checked(arguments)
-    return RunCLI(verb, arguments)
-
-
 def built(verb: str, arguments: Sequence[str]) -> tuple[Estimator, Benchmark]:
     """Estimator and benchmark of a config with its overrides, the benchmark bound to the policy's tokens.
 
     Raises:
         ConfigError: as ``jqlight fit`` would, or a model or data class that is not jqlight's kind.
     """
-    checked(arguments)
     cli = _Built(verb, arguments)
     if not isinstance(cli.model, Estimator):
         raise ConfigError(f"model: given {type(cli.model).__name__}, allowed is an estimator of jqlight")
@@ -245,5 +256,4 @@ def parse(arguments: Sequence[str]) -> None:
     Raises:
         ConfigError: the sentence of ``jqlight fit``.
     """
-    checked(arguments)
     _Parsed("fit", arguments)

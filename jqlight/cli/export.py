@@ -46,7 +46,7 @@ def load_policy(checkpoint: Path) -> "Policy":
     from jqlight.cli import quiet
     from jqlight.policy import Policy
 
-    quiet.settle_imported()
+    quiet.silence_imported_libraries()
     if not checkpoint.is_file():
         raise ConfigError(f"--ckpt: {checkpoint} does not exist")
     try:

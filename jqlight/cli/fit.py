@@ -3,50 +3,41 @@
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jqlight.cli import config, messages, output, quiet
-from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI, run_cli
+from jqlight.cli import output, quiet
+from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI
+from jqlight.cli.config import read_command_line
 from jqlight.cli.help import help_text
 from jqlight.errors import ConfigError
 from jqlight.startup import mark
 from jqlight.tracking.checkpoints import checkpoint_step
+from jqlight.tracking.run_folder import release
 
 
 def main(verb: str, argv: Sequence[str]) -> int:
     """Run ``jqlight <verb>`` and return its exit code."""
-    quiet.settle_imported()
-    arguments = with_run_config(list(argv))
-    if {"-h", "--help"} & set(arguments):
-        messages.check_files(arguments)
-        print(help_text(verb, arguments, Trainer, TRAINER_DEFAULTS))
+    quiet.silence_imported_libraries()
+    if {"-h", "--help"} & set(argv):
+        print(help_text(verb, read_command_line(argv).settings, Trainer, TRAINER_DEFAULTS))
         return 0
     mark("imports")
-    cli = run_cli(verb, arguments)
-    mark("config")
-    return run(cli)
-
-
-def with_run_config(arguments: list[str]) -> list[str]:
-    """``arguments``, with the config of the run that is continued in front where no config is given."""
-    if config.config_files(arguments):
-        return arguments
-    given = {option.key: str(option.value) for option in config.given_settings(arguments)}
-    checkpoint, folder = given.get("ckpt_path"), given.get("run_dir")
-    if checkpoint and checkpoint not in ("last", "best"):
-        folder = folder or str(Path(checkpoint).parent.parent)
-    saved = Path(folder) / "config.yaml" if checkpoint and folder else None
-    return ["--config", str(saved), *arguments] if saved and saved.is_file() else arguments
+    try:
+        cli = RunCLI(verb, argv)
+        mark("config")
+        return run(cli)
+    finally:
+        release()
 
 
 def run(cli: RunCLI) -> int:
     """Train or evaluate what ``cli`` has built, then print the results; 130 when interrupted, 143 when terminated."""
     trainer, folder = cli.trainer, cli.run_folder
     checkpoint = str(folder.checkpoint) if folder.checkpoint else None
+    start = checkpoint_step(checkpoint) if checkpoint else None  # a damaged file is told before an engine starts
     try:
         extra = {"verbose": False} if cli.verb in ("validate", "test") else {}
         outcome = getattr(trainer, cli.verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, **extra)
@@ -60,8 +51,8 @@ def run(cli: RunCLI) -> int:
     if not trainer.is_global_zero:
         return 0
     if cli.verb == "fit":
-        if folder.checkpoint and trainer.global_step == checkpoint_step(folder.checkpoint):
-            print(f"nothing was left to train: {trainer.global_step} steps are done; raise trainer.max_steps to go on")
+        if end := output.early_end(trainer, start):
+            print(end)
         model = output.export_best(trainer, cli.model, folder)
         print(output.fit_report(trainer, cli.model, folder, model), flush=True)
     elif cli.verb == "predict":

@@ -1,17 +1,12 @@
 """The text of ``jqlight fit --help``: every setting of the chosen classes with its default and what it means."""
 
-import dataclasses
 import inspect
 import textwrap
-import types
-import typing
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from docstring_parser import parse_from_object
-
-from jqlight.cli.config import chosen_class, given_settings, parameters
+from jqlight.cli.config import GivenSetting, chosen_class, find_class, parameters, settings_of
+from jqlight.names import BENCHMARKS, ESTIMATORS, format_value
 
 # Of the trainer's forty settings, those that a jqlight run is tuned by.
 TRAINER = {
@@ -26,77 +21,58 @@ TRAINER = {
     "precision": "Lightning's number format; null keeps policy.dtype",
     "logger": "null logs to the run's folder and MLflow, a logger adds that one, false logs nothing",
 }
+_RUN = (
+    ("run_name", None, "name of the run; null takes the config file's"),
+    ("run_dir", None, "folder of the run; null takes runs/<run_name>, numbered"),
+    ("experiment_name", "jqlight", "MLflow experiment"),
+    ("ckpt_path", None, "checkpoint to start from: a file, or last or best of run_dir (of this run_name)"),
+    ("seed_everything", 0, "seed of everything random"),
+)
 _WIDTH = 118
 _COLUMN = 46
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One line of the help."""
-
-    key: str
-    default: str
-    meaning: str
-
-
-def help_text(verb: str, arguments: Sequence[str], trainer: type, trainer_defaults: dict[str, Any]) -> str:
-    """The help of a Lightning verb, for the classes that ``arguments`` name (without: GARL on TwoHop)."""
-    given = given_settings(arguments)
-    model = chosen_class("model", given) or _ours("jqlight.estimators", "GARL")
-    data = chosen_class("data", given) or _ours("jqlight.benchmarks", "TwoHop")
-    defaults = {**_defaults(trainer), **trainer_defaults}
+def help_text(verb: str, given: Sequence[GivenSetting], trainer: type, trainer_defaults: dict[str, Any]) -> str:
+    """The help of a Lightning verb, for the classes that are given (without: GARL on TwoHop)."""
+    model = chosen_class("model", given) or find_class("model", "GARL")
+    data = chosen_class("data", given) or find_class("data", "TwoHop")
+    assert model and data, "jqlight's own classes import"
+    defaults = {name: parameter.default for name, parameter in parameters(trainer).items()} | trainer_defaults
     lines = [
         f"usage: jqlight {verb} --config FILE [--config FILE ...] [--KEY VALUE ...]",
         "",
-        "Files are merged in order, the command line comes last. `--print_config` shows the result and ends.",
-        "Settings below: key, default, meaning. Another class's: give it too, as in `--model PAFT --help`.",
+        "Files are merged in order, those that a file names as `base` in front of it; the command line comes last.",
+        "`--print_config` shows the result and ends. Settings below: key, default, meaning. Another class's: give it",
+        "too, as in `--model PAFT --help`.",
         "",
         "run",
-        *_table(_run_settings()),
+        *_table(_RUN),
         "",
-        f"model: {model.__name__}   (--model CLASS: GARL, PAFT, GRPO, RLOO, MaxRL, or an import path)",
-        *_table(settings("model", model)),
+        f"model: {model.__name__}   (--model CLASS: {', '.join(ESTIMATORS)}, or an import path)",
+        *class_table("model", model),
         "",
-        f"data: {data.__name__}   (--data CLASS: HotpotQA, MuSiQue, FinQA, TwoHop, or an import path)",
-        *_table(settings("data", data)),
+        f"data: {data.__name__}   (--data CLASS: {', '.join(BENCHMARKS)}, or an import path)",
+        *class_table("data", data),
         "",
         "optimizer, lr_scheduler: any of torch's, as in --optimizer AdamW --optimizer.lr 5e-6",
         "",
         "trainer: all of lightning.pytorch.Trainer's arguments, among them",
-        *_table(Setting(f"trainer.{name}", _shown(defaults.get(name)), text) for name, text in TRAINER.items()),
+        *_table((f"trainer.{name}", defaults.get(name), text) for name, text in TRAINER.items()),
     ]
     return "\n".join(lines)
 
 
-def _run_settings() -> list[Setting]:
-    return [
-        Setting("run_name", "null", "name of the run; null takes the config file's"),
-        Setting("run_dir", "null", "folder of the run; null takes runs/<run_name>, numbered"),
-        Setting("experiment_name", "jqlight", "MLflow experiment"),
-        Setting("ckpt_path", "null", "checkpoint to start from: a file, or last or best of run_dir (of this run_name)"),
-        Setting("seed_everything", "0", "seed of everything random"),
-    ]
+def class_table(section: str, owner: type) -> list[str]:
+    """The lines of a class's settings; a record's own settings stand for it, unless it may be null."""
+    rows = settings_of(section, owner)
+    return _table((row.key, row.default, row.meaning) for row in rows if not row.is_group or row.default is None)
 
 
-def settings(prefix: str, owner: type) -> Iterator[Setting]:
-    """Every setting of a class, those of its dataclass settings behind a dot."""
-    meanings, defaults = _meanings(owner), _defaults(owner)
-    for name, annotation in parameters(owner).items():
-        key, default = f"{prefix}.{name}", defaults.get(name, inspect.Parameter.empty)
-        nested = _dataclass_of(annotation)
-        if nested is None:
-            yield Setting(key, _shown(default), meanings.get(name, ""))
-            continue
-        if default is None:
-            yield Setting(key, "null", meanings.get(name, ""))
-        yield from settings(key, nested)
-
-
-def _table(rows: Iterator[Setting] | Sequence[Setting]) -> list[str]:
+def _table(rows: Iterable[tuple[str, Any, str]]) -> list[str]:
     lines = []
-    for row in rows:
-        head = f"  --{row.key}  {row.default}"
-        wrapped = textwrap.wrap(" ".join(row.meaning.split()), _WIDTH - _COLUMN) or [""]
+    for key, default, meaning in rows:
+        head = f"  --{key}  {_default(default)}"
+        wrapped = textwrap.wrap(" ".join(meaning.split()), _WIDTH - _COLUMN) or [""]
         if len(head) >= _COLUMN:
             lines.append(head)
             head = ""
@@ -104,45 +80,8 @@ def _table(rows: Iterator[Setting] | Sequence[Setting]) -> list[str]:
     return lines
 
 
-def _meanings(owner: type) -> dict[str, str]:
-    """Parameter -> its documentation, from the docstrings of the class and its parents."""
-    found: dict[str, str] = {}
-    for cls in owner.__mro__[:-1]:
-        if cls.__module__.split(".")[0] not in ("torch", "lightning"):
-            for entry in parse_from_object(cls).params:
-                found.setdefault(entry.arg_name, entry.description or "")
-    return found
-
-
-def _defaults(owner: type) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    if dataclasses.is_dataclass(owner):
-        for field in dataclasses.fields(owner):
-            made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-            found[field.name] = inspect.Parameter.empty if made is dataclasses.MISSING else made
-        return found
-    for cls in owner.__mro__[:-1]:
-        if "__init__" in cls.__dict__:
-            for name, parameter in inspect.signature(cls.__dict__["__init__"]).parameters.items():
-                found.setdefault(name, parameter.default)
-    return found
-
-
-def _dataclass_of(annotation: Any) -> type | None:
-    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    options = typing.get_args(annotation) if union else (annotation,)
-    return next((o for o in options if isinstance(o, type) and dataclasses.is_dataclass(o)), None)
-
-
-def _shown(default: Any) -> str:
-    if default is inspect.Parameter.empty:
+def _default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
         return "(required)"
-    if default is None or isinstance(default, bool):
-        return {None: "null", True: "true", False: "false"}[default]
-    return repr(default) if isinstance(default, str) and (not default or default != default.strip()) else str(default)
-
-
-def _ours(package: str, name: str) -> type:
-    from importlib import import_module
-
-    return typing.cast(type, getattr(import_module(package), name))
+    # An empty text would not be seen, nor white space at the ends of one.
+    return repr(value) if isinstance(value, str) and value != (value.strip() or None) else format_value(value)

@@ -2,14 +2,17 @@
 
 import difflib
 import os
+import re
 import sys
 import textwrap
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
-from jqlight.cli import quiet
+from jqlight.cli import failures, quiet
+from jqlight.cli.imports import find_classes_here
+from jqlight.cli.terminal import inert
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -31,34 +34,49 @@ VERBS: dict[str, tuple[str, str]] = {
 
 USAGE_EXIT = 2
 INTERRUPTED_EXIT = 130
+DEBUG, DEBUG_OPTION = "JQLIGHT_DEBUG", "--debug"
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of one `jqlight` command: 0 done, 1 failed, 2 a mistake in settings or data, 130 interrupted.
 
-    Set ``JQLIGHT_DEBUG=1`` for the traceback behind a sentence.
+    ``--debug`` (or ``JQLIGHT_DEBUG=1``) shows the traceback behind a sentence, and what the libraries below say.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    debug, before = DEBUG_OPTION in arguments, os.environ.get(DEBUG)
+    arguments = [word for word in arguments if word != DEBUG_OPTION]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
     if arguments[0] in ("-V", "--version"):
         print(f"jqlight {version('jqlight')}")
         return 0
-    verb, rest = arguments[0], arguments[1:]
+    if debug:
+        os.environ[DEBUG] = "1"  # in the environment, for the processes that this one starts
     try:
-        return _run(verb, rest)
-    except JQLightError as error:
-        if os.environ.get("JQLIGHT_DEBUG"):
-            raise
-        print(f"jqlight {verb}: {error}", file=sys.stderr)
-        return USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
+        return _guarded(arguments[0], _with_negative_numbers(arguments[1:]))
+    finally:
+        if debug and before is None:
+            del os.environ[DEBUG]
+
+
+def _guarded(verb: str, arguments: list[str]) -> int:
+    """Run a command; the only function in which an error becomes a sentence and an exit code."""
+    try:
+        return _run(verb, arguments)
     except KeyboardInterrupt:
         print(f"jqlight {verb}: interrupted", file=sys.stderr)
         return INTERRUPTED_EXIT
     except BrokenPipeError:  # the reader of our output, `head` for one, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        sentence = str(error) if isinstance(error, JQLightError) else failures.sentence(error)
+        print(inert(f"jqlight {verb}: {sentence}"), file=sys.stderr)
+        return USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
 
 
 def _run(verb: str, arguments: list[str]) -> int:
@@ -66,13 +84,23 @@ def _run(verb: str, arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
-    quiet.settle()  # before any library reads these settings at import
-    if str(Path.cwd()) not in sys.path:
-        # A config may name a class in the working directory. At the end: nothing there can shadow a library.
-        sys.path.append(str(Path.cwd()))
+    quiet.silence_libraries()  # before any library reads these settings at import
+    find_classes_here()
     module = VERBS[verb][0]
     entry = import_module(module).main
     return int((entry(verb, arguments) if module == "jqlight.cli.fit" else entry(arguments)) or 0)
+
+
+def _with_negative_numbers(words: Sequence[str]) -> list[str]:
+    """``--key -1e4`` as ``--key=-1e4``: for a parser the number would be one more option."""
+    joined: list[str] = []
+    for word in words:
+        option = joined[-1] if joined else ""
+        if _NEGATIVE.fullmatch(word) and option.startswith("--") and "=" not in option:
+            joined[-1] = f"{option}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def usage() -> str:
@@ -90,6 +118,7 @@ def usage() -> str:
             jqlight fit --config conf/quickstart.yaml              a first run, about 3 minutes on 2 CPU cores
             jqlight fit --config conf/quickstart.yaml --model.q 0.5   any setting can be given behind the file
             jqlight COMMAND --help                                 what a command takes
+            jqlight COMMAND ... --debug                            the traceback behind a sentence
             """
         )
         .replace("{commands}", commands)

@@ -3,16 +3,18 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf.errors import OmegaConfBaseException
 
-from jqlight.cli.config import OWN_SECTIONS, ROOTS, Given, chosen_class, config_files, given_settings, known_keys
+from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, chosen_class, settings_of
 from jqlight.errors import ConfigError, JQLightError
+from jqlight.names import BENCHMARKS, ESTIMATORS
 
 RUN_KEYS = ("seed_everything", "run_name", "run_dir", "experiment_name", "ckpt_path", "config", "print_config", "help")
 """Top-level settings that are no section."""
+CLASSES = {"model": ESTIMATORS, "data": BENCHMARKS}
+"""Config section -> the classes that come with jqlight."""
 
 _TYPES = {
     "<class 'float'>": "a number",
@@ -26,42 +28,12 @@ _TYPES = {
 }
 
 
-def check_files(arguments: Sequence[str]) -> None:
-    """Check that every config file is there and is a mapping of settings in YAML.
-
-    Raises:
-        ConfigError: names the file and the place.
-    """
-    for path in config_files(arguments):
-        if not path.is_file():
-            near = difflib.get_close_matches(path.name, _siblings(path), n=1, cutoff=0.75)
-            hint = f"; did you mean {path.parent / near[0]}?" if near else "; conf/ holds those that come with jqlight"
-            raise ConfigError(f"config: {path} does not exist{hint}")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config: {path} is not YAML{_place(error)}") from error
-        if not isinstance(content, dict):
-            kind = "nothing" if content is None else f"a {type(content).__name__}"
-            raise ConfigError(f"config: {path} holds {kind}, allowed are settings as `key: value` (see conf/)")
-
-
-def _siblings(path: Path) -> list[str]:
-    return [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-
-
-def _place(error: Exception) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f" (line {mark.line + 1}, column {mark.column + 1}: {problem})" if mark else f" ({error})"
-
-
-def check_keys(arguments: Sequence[str], trainer: type) -> None:
+def check_keys(settings: Sequence[GivenSetting], trainer: type) -> None:
     """Check that every given setting exists, as far as jqlight's own classes and the trainer decide it.
 
     Raises:
         ConfigError: names the key, the value and the nearest key that exists.
     """
-    settings = given_settings(arguments)
     known = _known(settings, trainer)
     for given in settings:
         section = given.key.split(".")[0]
@@ -73,25 +45,24 @@ def check_keys(arguments: Sequence[str], trainer: type) -> None:
             raise ConfigError(_unknown(given, known))
 
 
-def _outdated(given: Given, section: str, settings: Sequence[Given]) -> bool:
+def _outdated(given: GivenSetting, section: str, settings: Sequence[GivenSetting]) -> bool:
     """Whether another class was chosen after ``given``: a setting that only the earlier one has is dropped."""
     choices = [g for g in settings if g.key in (section, f"{section}.class_path")]
-    return bool(choices) and given.where != choices[-1].where and settings.index(given) < settings.index(choices[-1])
+    return bool(choices) and given.source != choices[-1].source and settings.index(given) < settings.index(choices[-1])
 
 
-def _is_ours(section: str, settings: Sequence[Given]) -> bool:
+def _is_ours(section: str, settings: Sequence[GivenSetting]) -> bool:
     chosen = chosen_class(section, settings)
     return chosen is not None and chosen.__module__.startswith("jqlight.")
 
 
-def _known(settings: Sequence[Given], trainer: type) -> dict[str, bool]:
-    known = {**dict.fromkeys(RUN_KEYS, False), **dict.fromkeys(OWN_SECTIONS, True), **known_keys("trainer", trainer)}
-    known |= {"trainer": False, "h": False}
-    known |= {key: True for key in known if key.startswith("trainer.") and key in _OPEN_TRAINER}
-    for section in ("model", "data"):
+def _known(settings: Sequence[GivenSetting], trainer: type) -> dict[str, bool]:
+    known = {**dict.fromkeys(RUN_KEYS, False), **dict.fromkeys(OWN_SECTIONS, True), "trainer": False, "h": False}
+    known |= {row.key: row.is_open or row.key in _OPEN_TRAINER for row in settings_of("trainer", trainer)}
+    for section in ROOTS:
         known |= {section: False, f"{section}.class_path": False, f"{section}.help": False}
         if (chosen := chosen_class(section, settings)) is not None:
-            known |= known_keys(section, chosen)
+            known |= {row.key: row.is_open for row in settings_of(section, chosen)}
     return known
 
 
@@ -106,7 +77,7 @@ def _exists(key: str, known: dict[str, bool]) -> bool:
     return any(known.get(".".join(parts[:end]), False) for end in range(1, len(parts)))
 
 
-def _unknown(given: Given, known: Iterable[str]) -> str:
+def _unknown(given: GivenSetting, known: Iterable[str]) -> str:
     parent = given.key.rpartition(".")[0]
     same_depth = [key for key in known if not given.key.startswith(f"{key}.")]
     near = difflib.get_close_matches(given.key, same_depth, n=1, cutoff=0.75)
@@ -118,12 +89,11 @@ def _unknown(given: Given, known: Iterable[str]) -> str:
         allowed = f"allowed are {', '.join(siblings)}"
     else:
         allowed = "`jqlight fit --help` lists the settings"
-    return f"{given.key}: no such setting (given {shown(given.value)} {given.where}); {allowed}"
+    return f"{given.key}: no such setting (given {_cut(given.value)} {given.source}); {allowed}"
 
 
-def explain(message: str, arguments: Sequence[str]) -> str:
-    """One sentence for a message of the argument parser."""
-    settings = given_settings(arguments)
+def explain(message: str, settings: Sequence[GivenSetting]) -> str:
+    """One sentence for a message of the argument parser about these settings."""
     text = message.strip()
     if unrecognized := re.search(r"unrecognized arguments: --?([^\s=]+)", text):
         key = unrecognized[1]
@@ -153,7 +123,7 @@ def _missing_sentence(keys: Sequence[str]) -> str:
     return f"{key}: not given, but required; add it to the config or give --{key} VALUE"
 
 
-def _value_sentence(leaf: str, details: str, settings: Sequence[Given]) -> str:
+def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -> str:
     key = _full(leaf, settings)
     if key in ("model", "data"):
         return _class_sentence(f'Parser key "{key}"', settings, "no such class")
@@ -164,31 +134,24 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[Given]) -> str:
     given = _last([key], settings)
     value = given.value if given else _given_value(details)
     if "Unable to load config" in details:
-        return f"{key}: given {shown(value)}, allowed are its own settings, as in --{key}.KEY VALUE"
+        return f"{key}: given {_cut(value)}, allowed are its own settings, as in --{key}.KEY VALUE"
     if not allowed:
-        return f"{key}: given {shown(value)}; {' '.join(details.split())}"
-    return f"{key}: given {shown(value)}, allowed is {allowed}"
+        return f"{key}: given {_cut(value)}; {' '.join(details.split())}"
+    return f"{key}: given {_cut(value)}, allowed is {allowed}"
 
 
-def _class_sentence(text: str, settings: Sequence[Given], problem: str) -> str:
+def _class_sentence(text: str, settings: Sequence[GivenSetting], problem: str) -> str:
     found = re.search(r'Parser key "([^"]+)"', text)
     key = _full(found[1], settings) if found else "model"
     given = _last((f"{key}.class_path", key), settings)
-    value = shown(given.value) if given else "nothing"
-    names = class_names(key)
+    value = _cut(given.value) if given else "nothing"
+    names = CLASSES.get(key)
     if not names:
         return f"{key}: given {value}, {problem}"
     bare = str(given.value).rsplit(".", 1)[-1] if given else ""
     near = difflib.get_close_matches(bare, names, n=1)
     hint = f"; did you mean {near[0]}?" if near and near[0] != bare else ""
     return f"{key}: given {value}, {problem}; allowed are {', '.join(names)} or a class's import path{hint}"
-
-
-def class_names(section: str) -> list[str]:
-    """Names of the estimators (section ``model``) or benchmarks (``data``) that come with jqlight."""
-    if section == "model":
-        return ["GARL", "PAFT", "GRPO", "RLOO", "MaxRL"]
-    return ["HotpotQA", "MuSiQue", "FinQA", "TwoHop"] if section == "data" else []
 
 
 def _type_name(text: str) -> str:
@@ -202,23 +165,23 @@ def _given_value(details: str) -> str:
     return found[1].strip() if found else "something else"
 
 
-def _full(leaf: str, settings: Sequence[Given]) -> str:
+def _full(leaf: str, settings: Sequence[GivenSetting]) -> str:
     """The given key that ends in ``leaf``; the parser of a nested class knows its own keys only."""
     leaf = ".".join(part for part in leaf.split(".") if part != "init_args")
     matching = [given.key for given in settings if given.key == leaf or given.key.endswith(f".{leaf}")]
     return matching[-1] if matching else leaf
 
 
-def _last(keys: Sequence[str], settings: Sequence[Given]) -> Given | None:
+def _last(keys: Sequence[str], settings: Sequence[GivenSetting]) -> GivenSetting | None:
     return next((given for given in reversed(settings) if given.key in keys), None)
 
 
-def _given_where(key: str, settings: Sequence[Given]) -> str:
+def _given_where(key: str, settings: Sequence[GivenSetting]) -> str:
     given = _last([key], settings)
-    return f" (given {shown(given.value)} {given.where})" if given else ""
+    return f" (given {_cut(given.value)} {given.source})" if given else ""
 
 
-def shown(value: Any) -> str:
+def _cut(value: Any) -> str:
     """A value as one would write it, cut to 80 characters."""
     text = str(value) if value != "" else "''"
     return text if len(text) <= 80 else text[:77] + "..."
@@ -226,7 +189,7 @@ def shown(value: Any) -> str:
 
 def interpolation(error: BaseException) -> str | None:
     """The sentence for a failed ``${...}``; None when ``error`` is something else."""
-    if not type(error).__module__.startswith("omegaconf"):
+    if not isinstance(error, OmegaConfBaseException):
         return None
     key = re.search(r"full_key: (\S+)", str(error))
     first = str(error).splitlines()[0]

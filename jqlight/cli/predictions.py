@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jqlight.benchmarks.base import Example
+from jqlight.benchmarks.records import open_text, parse_json
 from jqlight.errors import DataError
 
 
@@ -25,7 +26,7 @@ def read_predictions(path: Path) -> list[tuple[Example, list[str], list[str]]]:
         DataError: a line that is not such an object; names file, line and field.
     """
     questions: dict[str, tuple[Example, list[str], list[str]]] = {}
-    with path.open(encoding="utf-8") as stream:
+    with open_text(path) as stream:
         for number, line in enumerate(stream, 1):
             if not line.strip():
                 continue
@@ -42,21 +43,18 @@ def read_predictions(path: Path) -> list[tuple[Example, list[str], list[str]]]:
     return list(questions.values())
 
 
-def _row(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error})") from error
+def _row(line: str, location: str) -> dict[str, Any]:
+    row = parse_json(line, location)
     if not isinstance(row, dict) or not isinstance(row.get("id"), str | int):
-        raise DataError(f"{place}: must be an object with an id")
+        raise DataError(f"{location}: must be an object with an id")
     answers = row.get("answers", [row["answer"]] if "answer" in row else None)
-    rationales = row.get("rationales", [row.get("rationale", "")] * len(answers or ()))
+    rationales = row.get("rationales", [row.get("rationale", "")] * len(answers if isinstance(answers, list) else ()))
     references = row.get("references", [row["reference"]] if "reference" in row else None)
     for name, texts in {"answers": answers, "references": references, "rationales": rationales}.items():
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{place}: field '{name}' (or its singular) must hold strings, given {texts!r:.60}")
+            raise DataError(f"{location}: field '{name}' (or its singular) must hold strings, given {texts!r:.60}")
     if not references or not answers or len(answers) != len(rationales):
-        raise DataError(f"{place}: needs a reference, an answer and as many rationales as answers")
+        raise DataError(f"{location}: needs a reference, an answer and as many rationales as answers")
     return {**row, "id": str(row["id"]), "answers": answers, "rationales": rationales, "references": references}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jqlight.cli.arguments import CommandParser
+from jqlight.cli.terminal import inert
 from jqlight.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     benchmark.asked[options.split] = options.number if size in (None, "all") else min(options.number, int(size))
     examples = benchmark.examples(options.split)
     for example in examples:
-        print(shown(example, benchmark))
+        print(inert(shown(example, benchmark)))
     print(benchmark.summary())
     return 0
 

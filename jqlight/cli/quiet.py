@@ -46,8 +46,8 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-def settle() -> None:
-    """Quieten the libraries below jqlight, before they are imported; ``JQLIGHT_DEBUG=1`` leaves them as they are."""
+def silence_libraries() -> None:
+    """Silence the notices of libraries, before they are imported; ``JQLIGHT_DEBUG=1`` leaves them as they are."""
     if os.environ.get("JQLIGHT_DEBUG"):
         return
     for name, value in _ENVIRONMENT.items():
@@ -56,8 +56,8 @@ def settle() -> None:
         warnings.filterwarnings("ignore", message=pattern)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # where vLLM is told to leave logging alone
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # "Retrying ..." of a store that is away
+    logging.getLogger("vllm").setLevel(logging.ERROR)  # used where VLLM_CONFIGURE_LOGGING=0
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # "Retrying ..." of a store that does not answer
     log = logging.getLogger("jqlight")
     if not log.handlers:
         handler = _Stderr()
@@ -66,8 +66,8 @@ def settle() -> None:
         log.propagate = False
 
 
-def settle_imported() -> None:
-    """Quieten what sets its own level when it is imported, and transformers' bars (downloads keep theirs)."""
+def silence_imported_libraries() -> None:
+    """Silence what sets its own level when it is imported, and transformers' bars (downloads keep theirs)."""
     if os.environ.get("JQLIGHT_DEBUG"):
         return
     from transformers.utils import logging as transformers_logging

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError
+from jqlight.names import BENCHMARKS
 
 if TYPE_CHECKING:
     from jqlight.benchmarks import Benchmark
@@ -18,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser("score", "Score a predictions file (jqlight evaluate and predict write them) offline.")
     parser.add_argument("predictions", type=Path, help="JSON Lines: id, answer and references, per sample")
     parser.add_argument(
-        "--benchmark", help="HotpotQA, MuSiQue, FinQA or TwoHop; default: the one in the scores.json beside the file"
+        "--benchmark", help=f"{', '.join(BENCHMARKS)}; default: the one in the scores.json beside the file"
     )
     parser.add_argument("-k", type=int, help="samples that vote; default: as many as every question has")
     parser.add_argument("--out", type=Path, help="write the rows with the new verdicts here")
@@ -61,18 +62,14 @@ def benchmark_class(name: str | None, predictions: Path) -> "type[Benchmark]":
     Raises:
         ConfigError: no name and no ``scores.json``, or no such benchmark.
     """
-    from jqlight.cli.config import Given, chosen_class
+    from jqlight.cli.config import find_class
 
     beside = predictions.parent / "scores.json"
     if name is None and beside.is_file():
         name = str(json.loads(beside.read_text(encoding="utf-8")).get("benchmark"))
     if name is None:
-        raise ConfigError(
-            f"--benchmark: not given, and there is no {beside}; allowed are HotpotQA, MuSiQue, FinQA, TwoHop"
-        )
-    found = chosen_class("data", [Given("data", name, "on the command line")])
+        raise ConfigError(f"--benchmark: not given, and there is no {beside}; allowed are {', '.join(BENCHMARKS)}")
+    found = find_class("data", name)
     if found is None or not hasattr(found, "verifiers"):
-        raise ConfigError(
-            f"--benchmark: given {name}, allowed are HotpotQA, MuSiQue, FinQA, TwoHop or a class's import path"
-        )
+        raise ConfigError(f"--benchmark: given {name}, allowed are {', '.join(BENCHMARKS)} or a class's import path")
     return found

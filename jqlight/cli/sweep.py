@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     """
     own, overrides = _split(argv)
     options = _parser().parse_args(own)
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs: given {options.jobs}, allowed is 1 or more")
     sweep = read_sweep(options.file, overrides, options.name)
     folder = SweepFolder(options.runs_dir / sweep.name)
     console = Console()
@@ -47,8 +49,6 @@ def main(argv: list[str]) -> int:
         return 0
     if options.jobs is None:
         options.jobs = 1 if options.launcher == "local" else len(sweep.points)
-    if options.jobs < 1:
-        raise ConfigError(f"--jobs: given {options.jobs}, allowed is 1 or more")
     again = shlex.join(["jqlight", "sweep", *argv, *([] if options.resume else ["--resume"])])
     check_points(sweep)
     lock = folder.lock()
@@ -119,7 +119,7 @@ def check_points(sweep: Sweep) -> None:
     Raises:
         ConfigError: the sentence of ``jqlight fit``, behind the point's name.
     """
-    # Imported late: it brings Lightning and all estimators, and a mistake above should be told at once.
+    # Imported late: Lightning and all estimators take seconds to import; a mistake above is reported at once.
     from jqlight.cli.build import parse
 
     for point in sweep.points:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def exec_server(command: list[str], store: str) -> int:
-    """Exit code of MLflow's server, which takes this process's place, so that Ctrl-C and kill reach it.
+    """Exit code of MLflow's server, which replaces this process, so that Ctrl-C and kill reach it.
 
     The store goes through the environment: a command line, with the password in it, is for everyone to see.
     """

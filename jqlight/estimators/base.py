@@ -11,11 +11,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError, NonFiniteError
 from jqlight.estimators import distributed
-from jqlight.estimators.module import PolicyModule
+from jqlight.estimators.module import PolicyModule, check_count
 from jqlight.estimators.rollouts import Lookahead, RolloutGroups, RolloutSource, StepBatch
 from jqlight.estimators.scale import StepScale
 from jqlight.estimators.step_metrics import StepLog, StepRecord
@@ -71,8 +72,7 @@ class Estimator(PolicyModule):
         **settings: Any,
     ) -> None:
         super().__init__(policy, sampler, **settings)
-        if rollouts < 1:
-            raise ConfigError(f"model.rollouts: given {rollouts}, allowed is 1 or more")
+        check_count("rollouts", rollouts)
         if not max_grad_norm > 0:
             raise ConfigError(f"model.max_grad_norm: given {max_grad_norm}, allowed is a number above 0, inf for none")
         self.automatic_optimization = False
@@ -180,7 +180,7 @@ class Estimator(PolicyModule):
         if log_size is not None:
             if (log_unit := self.step_scale.admit(log_size)) is None:
                 return
-            # Anew, since coefficients under e^-745 would be lost in a division afterwards.
+            # Computed again, since coefficients under e^-745 would be lost in a division afterwards.
             coefficients = self.coefficients(signal, sample._replace(log_unit=log_unit))
         sample.group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=scale)
 
@@ -200,7 +200,7 @@ class Estimator(PolicyModule):
             raise NonFiniteError(f"step {self.global_step}: the gradient's norm is {norm}; {_REMEDY}")
         self.optimizers().step()  # type: ignore[union-attr]
         scheduler = self.lr_schedulers()
-        if scheduler is not None:
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that one follows validations
             scheduler.step()  # type: ignore[union-attr]
         return norm
 
@@ -227,7 +227,7 @@ class Estimator(PolicyModule):
         self.source.close()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a resumed run goes on from: the monitors of its course and the step's scale."""
+        """Add what a resumed run continues from: the monitors of its course and the step's scale."""
         checkpoint |= {**self.step_log.state_dict(), "log_scale": self.step_scale.log_reference}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

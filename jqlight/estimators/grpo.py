@@ -1,5 +1,6 @@
 """GRPO on the rewards of sampled answers, the baseline that stalls at a cold start."""
 
+import math
 from typing import Any
 
 import torch
@@ -46,8 +47,10 @@ class GRPO(SampledReward):
         **settings: Any,
     ) -> None:
         super().__init__(policy, sampler, **settings)
-        if not kl >= 0:
+        if not 0 <= kl < math.inf:
             raise ConfigError(f"model.kl: given {kl}, allowed is 0 (no KL term) or a positive weight")
+        if not 0 <= eps < math.inf:
+            raise ConfigError(f"model.eps: given {eps}, allowed is a number from 0")
         self.eps, self.scale_rewards, self.length_normalize, self.kl = eps, scale_rewards, length_normalize, kl
         # In a list, so that it is no submodule: neither trained, nor in checkpoints.
         self._reference: list[Policy] = []

@@ -1,5 +1,6 @@
 """A policy with its sampling engine and its evaluator as a LightningModule: validation, test and predict."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,6 +21,10 @@ from jqlight.sampling.vllm.process import assert_world
 from jqlight.startup import mark
 from jqlight.token_format import TokenFormat
 
+log = logging.getLogger(__name__)
+
+MOST_ROLLOUTS = 100_000
+"""Largest number of rollouts or samples a prompt; a slip of the keyboard beyond it would fill the memory first."""
 DEFAULT_OPTIMIZER = partial(torch.optim.AdamW, lr=5e-6, betas=(0.9, 0.95), weight_decay=0.0)
 """What trains where no optimizer is given: that of conf/."""
 
@@ -40,7 +45,7 @@ class PolicyModule(LightningModule):
         run_seed: seed of everything sampled: what ``seed_everything`` set, else 0; may be assigned in a script.
 
     Raises:
-        ConfigError: samples below 1.
+        ConfigError: samples below 1 or above ``MOST_ROLLOUTS``.
     """
 
     benchmark: Benchmark
@@ -55,8 +60,7 @@ class PolicyModule(LightningModule):
         lr_scheduler: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
-        if samples < 1:
-            raise ConfigError(f"model.samples: given {samples}, allowed is 1 or more")
+        check_count("samples", samples)
         self.policy = Policy(policy)
         self.sampler_config = sampler
         self.sampler: Sampler | None = None
@@ -97,6 +101,7 @@ class PolicyModule(LightningModule):
                 f"data: given {given}, allowed is a Benchmark, which knows its verifiers and makes token ids; "
                 "docs/howto/own-data.md shows one in ten lines"
             )
+        data.check_path()
         self.benchmark = data.bind(self.token_format)
         return []
 
@@ -111,6 +116,8 @@ class PolicyModule(LightningModule):
                 f"trainer.precision: given {self.trainer.precision}, allowed are 32-true and bf16-mixed; the format of "
                 "the weights is policy.dtype"
             )
+        if stage == "fit":
+            _warn_of_two_byte_weights(self.policy.config)
         if self.sampler is None:
             assert_world(self.trainer.world_size)
             self.start_sampler(self.benchmark)
@@ -228,3 +235,23 @@ class PolicyModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the scores and a table of samples."""
         self._report("test")
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a number of rollouts or samples that no group can have."""
+    if not 1 <= value <= MOST_ROLLOUTS:
+        raise ConfigError(
+            f"model.{name}: given {value}, allowed is 1 or more, up to {MOST_ROLLOUTS}: all of a prompt's are held in "
+            "memory at once"
+        )
+
+
+def _warn_of_two_byte_weights(policy: PolicyConfig) -> None:
+    """bfloat16 keeps 8 bits of a weight: an AdamW step of 5e-6 is below half of the last one and rounds to nothing."""
+    if policy.lora is None and policy.dtype != "float32":
+        log.warning(
+            "policy.dtype: given %s, in which most weights do not move at usual learning rates, as a step is smaller "
+            "than their last digit; give policy.dtype: float32, trainer.precision: bf16-mixed and "
+            "sampler.dtype: bfloat16 instead",
+            policy.dtype,
+        )

@@ -23,7 +23,7 @@ DECAY = 0.05
 whole step, and a run that climbs out of e^-50 is never held back, since the reference rises at once."""
 
 _NEGLIGIBLE = 2.0**-6
-"""Share of a number format's resolution under which a group's weight counts as nothing beside the largest one's."""
+"""Share of a number format's resolution under which a group's weight counts as nothing next to the largest one's."""
 
 
 class StepScale:
@@ -39,7 +39,7 @@ class StepScale:
 
     Attributes:
         log_reference: log of the last step's unit, nats; -inf before the first. What a resumed run needs.
-        skipped: groups of this step whose weight beside the largest one is under the gradient's resolution.
+        skipped: groups of this step whose weight relative to the largest one is below the gradient's resolution.
 
     Raises:
         ConfigError: another kind.

@@ -123,7 +123,7 @@ class StepLog:
         if self.stall.update(size):
             module.print(
                 f"step {step}: nothing is being learnt. For {self.stall.window} steps weights have hardly moved "
-                f"(train/update_size {size:.1g}): the gradient lies under the optimizer's epsilon. Ways out: "
+                f"(train/update_size {size:.1g}): the gradient is below the optimizer's epsilon. Ways out: "
                 "--model.scale batch (GARL and PAFT), a larger model.q, or a smaller optimizer.eps"
             )
         if self.escape.collapsed and not collapsed:

@@ -29,14 +29,14 @@ class Number:
     """A number as it was written."""
 
     value: float
-    """What stands there before percent sign and scale word: 12.5 for "12.5 %"."""
+    """The number before percent sign and scale word are applied: 12.5 for "12.5 %"."""
     decimals: int
     """Digits behind the point, less the exponent: 1 for "3.5", -2 for "1.5e3"."""
     percent: bool
     scale: float
-    """1, or what the word behind it stands for: 1e6 for "million"."""
+    """1, or what the word after it means: 1e6 for "million"."""
     span: tuple[int, int]
-    """Where it stands in the text."""
+    """Start and end in the text."""
 
     @property
     def literal(self) -> float:

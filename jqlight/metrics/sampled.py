@@ -61,7 +61,7 @@ class MajorityAtK(QuestionMean):
 
     Answers that ``normalise`` makes equal vote together, empty ones do not vote, a tie counts its expected value, and
     n > k samples give the expectation over all subsets of size k; see :func:`jqlight.metrics.voting.majority_vote`. A
-    question that nobody answered counts 0. The elected answer's score is the mean over the samples that voted for it.
+    question without any answer counts 0. The elected answer's score is the mean over the samples that voted for it.
 
     Args:
         k: voters.
@@ -73,7 +73,7 @@ class MajorityAtK(QuestionMean):
     """
 
     ties: Tensor
-    silent: Tensor
+    unanswered: Tensor
 
     def __init__(
         self, k: int, verifier: Verifier = substring_match, normalise: Callable[[str], str] = fold, **kwargs: Any
@@ -84,7 +84,7 @@ class MajorityAtK(QuestionMean):
         self.verifier = verifier
         self.normalise = normalise
         self.add_sum("ties")
-        self.add_sum("silent")
+        self.add_sum("unanswered")
         self.rates: dict[str, Tensor] = {}
 
     def update(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:
@@ -95,13 +95,13 @@ class MajorityAtK(QuestionMean):
             vote = majority_vote(samples, scores, self.k, self.normalise)
             self.add(vote.score)
             self.ties += units(vote.tie)
-            self.silent += units(sum(not self.normalise(sample) for sample in samples) / len(samples))
+            self.unanswered += units(sum(not self.normalise(sample) for sample in samples) / len(samples))
 
     def compute(self) -> Tensor:
         """Mean score of the elected answers, a float64 scalar; sets :attr:`tie_rate` and :attr:`unanswered_rate`."""
         self.rates = {
             "tie": self.ratio(self.ties, self.questions),
-            "unanswered": self.ratio(self.silent, self.questions),
+            "unanswered": self.ratio(self.unanswered, self.questions),
         }
         return super().compute()
 

@@ -38,7 +38,7 @@ def substring_match(prediction: str, references: Sequence[str]) -> float:
 
 
 def word_match(prediction: str, references: Sequence[str]) -> float:
-    """1.0 if a reference stands in the prediction as whole words, case aside; else 0.0.
+    """1.0 if a reference is in the prediction as whole words, case aside; else 0.0.
 
     The strict twin of :func:`substring_match`: no letter or digit may touch the reference, and a number may not be part
     of a longer one ("5" is not in "3.5", "1,5" or "-5").
@@ -63,7 +63,7 @@ def token_f1(prediction: str, references: Sequence[str]) -> float:
 def numeric_match(prediction: str, references: Sequence[str]) -> float:
     """1.0 if the prediction states a reference's value to the digits that it shows; else 0.0.
 
-    The last number of the prediction counts. It may be rounded: the reference must lie within half a unit of its last
+    The last number of the prediction counts. It may be rounded: the reference must be within half a unit of its last
     digit, for a number without percent sign also within :data:`COARSEST` of it; a prediction of 0 means 0. A percentage
     is read in points or as a fraction ("12.5 %" is 12.5 or 0.125), a scale word is applied or not ("3 million" is 3 or
     3e6). "(4.2)" is -4.2; signs must agree. A reference that is no number ("yes") is compared with the prediction's

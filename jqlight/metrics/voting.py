@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 _EXACT_WORK = 1e8
 """Largest number of multiplications for the exact expectation of one question (a few seconds)."""
 _DRAWS = 4000
-"""Subsets drawn where the exact expectation is too dear: a standard error of at most 0.008 per question."""
+"""Subsets sampled where the exact expectation is too expensive: a standard error of at most 0.008 per question."""
 
 Scored = NDArray[np.float64]
 
@@ -20,7 +20,7 @@ class Vote(NamedTuple):
     """Outcome of one question's vote, in expectation."""
 
     score: float
-    """Score of the winning answer, the mean over tied winners; 0 if nobody answered."""
+    """Score of the winning answer, the mean over tied winners; 0 if no sample has an answer."""
     tie: float
     """Probability that several answers lead."""
 
@@ -50,7 +50,7 @@ def majority_vote(
     members: defaultdict[str, list[float]] = defaultdict(list)
     for answer, score in zip(answers, scores, strict=True):
         members[normalise(answer)].append(score)
-    silent = len(members.pop("", []))
+    unanswered = len(members.pop("", []))
     if not members:
         return Vote(0.0, 0.0)
     counts = np.array([len(group) for group in members.values()])
@@ -60,8 +60,8 @@ def majority_vote(
     work = len(counts) * k**2 * min(k, int(counts.max()))
     # Beyond 1e300 the binomials leave the range of a double.
     if work > _EXACT_WORK or _log10_comb(len(answers), k) > 300:
-        return _drawn(counts, means, silent, k)
-    return _expected(counts, means, silent, k)
+        return _sampled(counts, means, unanswered, k)
+    return _expected(counts, means, unanswered, k)
 
 
 def _plain(counts: NDArray[np.int64], means: Scored) -> Vote:
@@ -69,20 +69,20 @@ def _plain(counts: NDArray[np.int64], means: Scored) -> Vote:
     return Vote(float(means[leaders].mean()), float(leaders.sum() > 1))
 
 
-def _expected(counts: NDArray[np.int64], means: Scored, silent: int, k: int) -> Vote:
+def _expected(counts: NDArray[np.int64], means: Scored, unanswered: int, k: int) -> Vote:
     score = tie = 0.0
     for top in range(1, min(k, int(counts.max())) + 1):
-        wins, shares = _winning_ways(counts, means, silent, k, top)
+        wins, shares = _winning_ways(counts, means, unanswered, k, top)
         score += float((wins * shares).sum())
         # The same ways with every score 1 count the subsets; a lone winner (first entry) is no tie.
-        wins, shares = _winning_ways(counts, np.ones_like(means), silent, k, top)
+        wins, shares = _winning_ways(counts, np.ones_like(means), unanswered, k, top)
         tie += float((wins * shares)[1:].sum())
-    subsets = math.comb(int(counts.sum()) + silent, k)
+    subsets = math.comb(int(counts.sum()) + unanswered, k)
     return Vote(score / subsets, tie / subsets)
 
 
 def _winning_ways(
-    counts: NDArray[np.int64], means: Scored, silent: int, k: int, top: int
+    counts: NDArray[np.int64], means: Scored, unanswered: int, k: int, top: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ways to draw k samples so that the most frequent class has ``top`` of them, by the number of further leaders.
 
@@ -106,12 +106,12 @@ def _winning_ways(
             next_chosen[top:, 1:] += ways * chosen[: k + 1 - top, :-1]
             next_chosen[top:] += ways * mean * open_ways[: k + 1 - top]
         open_ways, chosen = next_open, next_chosen
-    unanswered = np.array([math.comb(silent, k - drawn) for drawn in range(k + 1)], dtype=np.float64)
-    return unanswered @ chosen, 1.0 / np.arange(1, others + 2)
+    empty_ways = np.array([math.comb(unanswered, k - drawn) for drawn in range(k + 1)], dtype=np.float64)
+    return empty_ways @ chosen, 1.0 / np.arange(1, others + 2)
 
 
-def _drawn(counts: NDArray[np.int64], means: Scored, silent: int, k: int) -> Vote:
-    draws = np.random.default_rng(0).multivariate_hypergeometric([*counts.tolist(), silent], k, size=_DRAWS)[:, :-1]
+def _sampled(counts: NDArray[np.int64], means: Scored, unanswered: int, k: int) -> Vote:
+    draws = np.random.default_rng(0).multivariate_hypergeometric([*counts.tolist(), unanswered], k, size=_DRAWS)[:, :-1]
     leaders = (draws == draws.max(axis=1, keepdims=True)) & (draws > 0)  # (draws, classes)
     number = leaders.sum(axis=1)
     scores = (leaders * means).sum(axis=1) / np.maximum(number, 1)

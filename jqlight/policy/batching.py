@@ -10,7 +10,7 @@ RATIONALE, ANSWER = 1, 2
 """Kinds of scored tokens in :attr:`Rows.kind`; 0 is padding or a forced token."""
 
 _PASS_TOKENS = 256
-"""What one more forward and backward pass costs beside its tokens, in tokens: launches and small matrices."""
+"""What one more forward and backward pass costs on top of its tokens, in tokens: launches and small matrices."""
 
 
 class Continuation(NamedTuple):
@@ -78,7 +78,7 @@ def plan(lengths: Sequence[int], budget: int, *, extra: float = 0.0) -> list[lis
     Args:
         lengths: tokens of each row.
         budget: tokens held at once.
-        extra: tokens that each row costs beside its own (its copy of the prompt).
+        extra: tokens that each row costs on top of its own (its copy of the prompt).
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     best: list[tuple[float, int]] = [(0.0, 0)]  # cost of the first j rows, and where their last micro-batch begins

@@ -9,7 +9,7 @@ from jqlight.token_format import Thinking
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank adapters in place of full training (needs the extra ``jqlight[lora]``)."""
+    """Low-rank adapters instead of full training (needs the extra ``jqlight[lora]``)."""
 
     r: int = 16
     """Rank of each adapter."""

@@ -13,7 +13,7 @@ from jqlight.policy.forward import Network, Prompt
 class Group:
     """A prompt x* with M continuations z_m, y_m, as :meth:`Policy.group` hands it out.
 
-    The prompt runs through the model once, forward and backward, whatever M is: its keys, values and first log-probs
+    The prompt runs through the model once, forward and backward, for any M: its keys, values and first log-probs
     are cut out of the graph as leaves, micro-batches of continuations run against them, and when the last one has left
     its gradient there the prompt's own backward follows. This is the chain rule, not an approximation. Where the
     architecture cannot share, whole sequences are run instead.
@@ -33,7 +33,7 @@ class Group:
         device = network.model.device
         self._prompt_ids = torch.tensor(list(prompt_ids), dtype=torch.long, device=device)
         self._rows = build_rows(continuations, device)
-        # Prompt and row in one pass where nobody shares the prompt.
+        # Prompt and row in one pass where no other row shares the prompt.
         self._share = network.route.share and len(self._rows.lengths) > 1
         self._prompt: Prompt | None = None
         self._kept: list[tuple[list[int], Tensor]] = []
@@ -176,7 +176,7 @@ class Group:
         self._prompt.backward()
 
     def _row_extra(self) -> float:
-        """Tokens' worth of memory that a row costs beside its own tokens."""
+        """Tokens' worth of memory that a row costs on top of its own tokens."""
         share = self._budget.copy_share if self._share else 1.0
         return share * len(self._prompt_ids)
 

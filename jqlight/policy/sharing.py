@@ -34,7 +34,7 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
 
 
 def why_not_compact(model: PreTrainedModel) -> str | None:
-    """What the model does between its hidden states and its logits beside a linear map; None if nothing."""
+    """What the model does between its hidden states and its logits besides a linear map; None if nothing."""
     config = model.config.get_text_config(decoder=True)
     for name, neutral in _HEAD_SETTINGS.items():
         value = getattr(config, name, neutral)

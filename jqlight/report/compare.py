@@ -1,16 +1,25 @@
-"""From a sweep's runs to its answer: one outcome per run, one row per setting with its spread over seeds."""
+"""From runs to what they say: a row per run, grouped by setting for means and spreads over seeds."""
 
 import re
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from jqlight.escape import WINDOW, escape_step
-from jqlight.names import ESTIMATORS, k_of_majority, majority, pass_at
+from jqlight.names import ESTIMATORS, SCORE, k_of_majority, majority, pass_at
 from jqlight.report.runs import Curve, RunRecord
 
 TIMES = ("time/sample", "time/score", "time/update", "time/sync")
+SCORES = ("maj", "exact_maj", "pass_1", "pass_k")
+COLUMNS = (
+    *SCORES,
+    *(f"test_{name}" for name in SCORES),
+    *("best_step", "escape", "success", "log_success", "minutes", "tokens"),
+)
+"""Values of a run: shares in [0, 1], steps in optimizer steps, log success in nats; a run has NaN for what it lacks."""
+_CURVES = ("train/success", "train/log_success", "train/max_amplified_advantage", "train/thinking_tokens", *TIMES)
 # Settings that differ from run to run without being what is compared.
 _BOOKKEEPING = ("run_dir", "run_name", "experiment_name", "ckpt_path", "seed_everything", "trainer.logger", "config")
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed", "model.class_path", "data.class_path")
@@ -35,8 +44,8 @@ class Setting:
         return as_number(self.q)
 
     @property
-    def place(self) -> str:
-        """Everything but estimator and q: settings with the same place are drawn into one figure."""
+    def panel(self) -> str:
+        """Everything but estimator and q: settings that agree in it are drawn into one panel of a figure."""
         named = [f"{key.rsplit('.', 1)[-1]} {value}" for key, value in self.others]
         return ", ".join(part for part in (self.benchmark, self.scenario, *named) if part)
 
@@ -48,138 +57,84 @@ class Setting:
         return f"{self.estimator} q={self.q_number:g}" if self.q_number is not None else f"{self.estimator} {self.q}"
 
     def sort_key(self) -> tuple[Any, ...]:
-        """Place, then estimator in the order of the paper, then q ascending, then commitments by name."""
+        """Panel, then estimator in the order of the paper, then q ascending, then commitments by name."""
         order = ESTIMATORS.index(self.estimator) if self.estimator in ESTIMATORS else len(ESTIMATORS)
         number = self.q_number
-        return (self.place, order, self.estimator, number is None, number if number is not None else 0.0, self.q)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one run came to. Metric values are shares in [0, 1], steps are optimizer steps."""
-
-    record: RunRecord
-    values: Mapping[str, float]
-    """Column -> value; a column that this run has nothing for is absent."""
-
-    @property
-    def escape_step(self) -> int | None:
-        """First step at which the running success reached the threshold; None if it never did."""
-        step = self.values.get("escape")
-        return None if step is None else int(step)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One setting and its runs."""
-
-    setting: Setting
-    outcomes: list[Outcome] = field(repr=False)
-
-    def spread(self, column: str) -> "Spread":
-        """Mean and spread over the runs that have ``column``."""
-        return Spread.of(outcome.values[column] for outcome in self.outcomes if column in outcome.values)
-
-    def mean_curve(self, key: str) -> list[tuple[int, float, float, float]]:
-        """(step, mean, least, largest) of metric ``key`` over the runs that logged that step."""
-        at: dict[int, list[float]] = {}
-        for outcome in self.outcomes:
-            for step, value in outcome.record.curve(key):
-                at.setdefault(step, []).append(value)
-        return [(step, statistics.fmean(values), min(values), max(values)) for step, values in sorted(at.items())]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation over runs."""
-
-    n: int
-    mean: float | None = None
-    deviation: float | None = None
-    """None for fewer than two runs."""
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Of some numbers, possibly none."""
-        given = list(values)
-        if not given:
-            return cls(0)
-        return cls(len(given), statistics.fmean(given), statistics.stdev(given) if len(given) > 1 else None)
+        return (self.panel, order, self.estimator, number is None, number if number is not None else 0.0, self.q)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order in which they are shown."""
+    """Runs side by side."""
 
-    rows: list[Row]
+    runs: pd.DataFrame
+    """A row per run, as they are shown: ``setting`` (:class:`Setting`), ``record`` (RunRecord) and :data:`COLUMNS`."""
     k: int | None
     """Samples in maj@k and pass@k; None before the first validation, or when runs differ."""
 
-    def places(self) -> dict[str, list[Row]]:
-        """Rows by benchmark, scenario and further settings."""
-        found: dict[str, list[Row]] = {}
-        for row in self.rows:
-            found.setdefault(row.setting.place, []).append(row)
+    def settings(self) -> dict[Setting, pd.DataFrame]:
+        """The runs of each setting."""
+        return dict(iter(self.runs.groupby("setting", sort=False)))  # type: ignore[arg-type]
+
+    def panels(self) -> dict[str, dict[Setting, pd.DataFrame]]:
+        """The settings of each panel, with their runs."""
+        found: dict[str, dict[Setting, pd.DataFrame]] = {}
+        for setting, runs in self.settings().items():
+            found.setdefault(setting.panel, {})[setting] = runs
         return found
 
 
 def compare(records: Sequence[RunRecord]) -> Comparison:
     """The comparison of some runs."""
     others = _distinguishing(records)
-    rows: dict[Setting, list[Outcome]] = {}
+    rows: list[dict[str, Any]] = []
     for record in records:
-        setting = Setting(
-            record.benchmark,
-            record.scenario,
-            record.estimator,
-            record.q,
-            tuple((key, record.params[key]) for key in others if key in record.params),
-        )
-        rows.setdefault(setting, []).append(outcome(record))
+        rest = tuple((key, record.params[key]) for key in others if key in record.params)
+        setting = Setting(record.benchmark, record.scenario, record.estimator, record.q, rest)
+        rows.append({"setting": setting, "record": record, **values(record)})
+    rows.sort(key=lambda row: row["setting"].sort_key())
     sizes = {size for record in records if (size := samples(record)) is not None}
-    ordered = sorted(rows, key=Setting.sort_key)
-    return Comparison([Row(setting, rows[setting]) for setting in ordered], sizes.pop() if len(sizes) == 1 else None)
+    runs = pd.DataFrame(rows, columns=["setting", "record", *COLUMNS])
+    return Comparison(runs.astype(dict.fromkeys(COLUMNS, float)), sizes.pop() if len(sizes) == 1 else None)
+
+
+def mean_curve(runs: pd.DataFrame, key: str) -> pd.DataFrame:
+    """``mean``, ``min`` and ``max`` of metric ``key`` by step, over those runs that logged the step."""
+    curves = [pd.Series(dict(record.curve(key)), dtype=float) for record in runs["record"]]
+    return pd.concat(curves, axis=1).sort_index().agg(["mean", "min", "max"], axis=1)
 
 
 def metric_keys(record_keys: Iterable[str]) -> list[str]:
     """Of a run's metrics, those whose history a comparison needs."""
-    wanted = ("train/success", "train/log_success", "train/max_amplified_advantage", "train/thinking_tokens", *TIMES)
-    return [key for key in record_keys if key in wanted or re.fullmatch(r"val/(exact_)?(maj|pass)_at_\d+", key)]
+    return [key for key in record_keys if key in _CURVES or (_is_shown(key) and key.startswith("val/"))]
+
+
+def _is_shown(key: str) -> bool:
+    found = SCORE.fullmatch(key)
+    return found is not None and found["verifier"] in ("", "exact_")
 
 
 def samples(record: RunRecord) -> int | None:
     """k of the run's maj@k, the largest if it logged several; None before its first validation."""
-    sizes = [k for key in record.last if (k := k_of_majority(key))]
-    return max(sizes, default=None)
+    return max((k for key in record.last if (k := k_of_majority(key))), default=None)
 
 
-def outcome(record: RunRecord) -> Outcome:
-    """What the metrics of one run come to.
+def values(record: RunRecord) -> dict[str, float]:
+    """What the metrics of one run come to: those of :data:`COLUMNS` that it has.
 
     Validation numbers are those of the first validation with the best maj@k, the checkpoint that is kept as the best.
     """
-    values: dict[str, float] = {}
-    k = samples(record)
-    if k is not None:
-        values |= _validation(record, k)
-        tested = {f"test_{name}": f"test/{_key(name, k)}" for name in ("maj", "exact_maj", "pass_1", "pass_k")}
-        values |= {column: record.last[key] for column, key in tested.items() if key in record.last}
-    success = record.curve("train/success")
-    escaped = escape_step(success)
-    if escaped is not None:
-        values["escape"] = float(escaped)
-    if success:
-        values["steps"] = float(success[-1][0])
-        values["success"] = _last_mean(success)
-    if log_success := record.curve("train/log_success"):
-        values["log_success"] = _last_mean(log_success)
-    seconds = [sum(value for _, value in record.curve(key)) for key in TIMES]
-    if any(seconds):
-        values["minutes"] = sum(seconds) / 60
-    tokens = _tokens(record)
-    if tokens is not None:
-        values["tokens"] = tokens
-    return Outcome(record, values)
+    success, log_success = record.curve("train/success"), record.curve("train/log_success")
+    seconds = sum(value for key in TIMES for _, value in record.curve(key))
+    found = {
+        **_scores(record),
+        "escape": escape_step(success),
+        "success": _last_mean(success),
+        "log_success": _last_mean(log_success),
+        "minutes": seconds / 60 or None,
+        "tokens": _tokens(record),
+    }
+    return {column: float(value) for column, value in found.items() if value is not None}
 
 
 def as_number(text: str) -> float | None:
@@ -190,25 +145,22 @@ def as_number(text: str) -> float | None:
         return None
 
 
-def _validation(record: RunRecord, k: int) -> dict[str, float]:
-    majority = record.curve(f"val/{_key('maj', k)}")
-    if not majority:
+def _scores(record: RunRecord) -> dict[str, float | None]:
+    k = samples(record)
+    if k is None:
         return {}
-    best, value = max(majority, key=lambda point: (point[1], -point[0]))
-    found = {"maj": value, "best_step": float(best)}
-    for name in ("exact_maj", "pass_1", "pass_k"):
-        at_best = dict(record.curve(f"val/{_key(name, k)}")).get(best)
-        if at_best is not None:
-            found[name] = at_best
+    names = dict(zip(SCORES, (majority(k), majority(k, "exact_"), pass_at(1), pass_at(k)), strict=True))
+    found = {f"test_{column}": record.last.get(f"test/{name}") for column, name in names.items()}
+    if curve := record.curve(f"val/{names['maj']}"):
+        best, _ = max(curve, key=lambda point: (point[1], -point[0]))
+        found |= {column: dict(record.curve(f"val/{name}")).get(best) for column, name in names.items()}
+        found["best_step"] = float(best)
     return found
 
 
-def _key(name: str, k: int) -> str:
-    return {"maj": majority(k), "exact_maj": majority(k, "exact_"), "pass_1": pass_at(1), "pass_k": pass_at(k)}[name]
-
-
-def _last_mean(curve: Curve) -> float:
-    return statistics.fmean(value for _, value in curve[-WINDOW:])
+def _last_mean(curve: Curve) -> float | None:
+    last = [value for _, value in curve[-WINDOW:]]
+    return sum(last) / len(last) if last else None
 
 
 def _tokens(record: RunRecord) -> float | None:
@@ -234,5 +186,5 @@ def _distinguishing(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _ignored(name: str) -> bool:
-    of_q = any(name == key or name.startswith(f"{key}.") for key in _OF_Q)
+    of_q = any(re.match(rf"{re.escape(key)}(\.|$)", name) for key in _OF_Q)
     return name in _ATTRIBUTES or of_q or name.startswith(_BOOKKEEPING)

@@ -4,27 +4,41 @@ Colours are those of Okabe and Ito, which readers with any kind of colour vision
 marker or a dash pattern of its own, so that the figures survive a black-and-white print.
 """
 
+import base64
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from functools import partial
+from typing import Any
 
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogFormatter, NullFormatter
 
 from jqlight.escape import THRESHOLD, WINDOW
 from jqlight.names import majority
-from jqlight.report.compare import TIMES, Comparison, Row
+from jqlight.report.compare import TIMES, Comparison, Setting, mean_curve
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
 _DASHES = ("-", "--", "-.", ":")
 _PANEL_WIDTH, _PANEL_HEIGHT, _LEGEND_WIDTH, _DPI = 4.2, 3.4, 1.2, 110
 _HIGHEST_SHARE = 1.05
-_SHIFT = 0.015
+_TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Two estimators with the same q are drawn side by side; commitments that are no number, to the right of q = 1.
+_SHIFT, _FIRST_BEYOND, _STEP_BEYOND = 0.015, 1.2, 0.2
 _FEWEST_BARS = 4
+
+Settings = Mapping[Setting, pd.DataFrame]
+"""The runs of each setting of a panel."""
+Draw = Callable[[Axes, Settings], bool]
+"""Draws a panel; False when there is nothing to draw."""
+Style = tuple[str, str, str]
+"""Colour, marker and dash pattern."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,11 @@ class Picture:
     caption: str
     png: bytes
 
+    @property
+    def base64(self) -> str:
+        """The PNG as text."""
+        return base64.b64encode(self.png).decode()
+
 
 def pictures(comparison: Comparison) -> list[Picture]:
     """All figures that the runs have something for."""
@@ -43,227 +62,167 @@ def pictures(comparison: Comparison) -> list[Picture]:
     spread = "mean over seeds; bars: standard deviation; dots: single runs"
     band = "line: mean over seeds; band: least to largest"
     escape = f"triangle: mean escape step (running success over {WINDOW} steps reaches {THRESHOLD:g})"
-    drawn = [
+    planned: list[tuple[str, str, list[Draw]]] = [
         (
             "q",
             f"Held-out {k} and pass@1 at the best validation, and the escape step, against q; {spread}. "
             "A method without a mark in the last panel never escaped.",
-            _panels(
-                comparison,
-                [
-                    _against_q("maj", f"validation {k} (share)"),
-                    _against_q("pass_1", "validation pass@1 (share)"),
-                    _against_q("escape", "escape step (optimizer steps)"),
-                ],
-            ),
+            [
+                partial(_against_q, column="maj", label=f"validation {k} (share)"),
+                partial(_against_q, column="pass_1", label="validation pass@1 (share)"),
+                partial(_against_q, column="escape", label="escape step (optimizer steps)"),
+            ],
         ),
         (
             "validation",
             f"Validation {k} during training; {band}.",
-            _panels(comparison, [_curves(f"val/{majority(comparison.k or 0)}", f"validation {k} (share)")]),
+            [partial(_curves, key=f"val/{majority(comparison.k or 'k')}", label=f"validation {k} (share)")],
         ),
         (
             "cold_start",
             f"Cold start. Left: mean log success; {band}; {escape}. Right: largest amplified advantage of a step "
             "(Lin & Ie 2026, Figure 3), mean over seeds; no mark where it is 0, since all rationales serve equally.",
-            _panels(
-                comparison,
-                [
-                    _curves("train/log_success", "mean log P(answer) (nats)", escape=True),
-                    _spots("train/max_amplified_advantage", "largest amplified advantage, M score"),
-                ],
-            ),
+            [
+                partial(_curves, key="train/log_success", label="mean log P(answer) (nats)", escape=True),
+                partial(_spots, key="train/max_amplified_advantage", label="largest amplified advantage, M score"),
+            ],
         ),
-        ("cost", f"What a run costs: {spread.split(';')[0]}.", _panels(comparison, [_minutes, _tokens])),
+        ("cost", f"What a run costs: {spread.split(';')[0]}.", [_minutes, _tokens]),
     ]
-    return [Picture(name, caption, _png(figure)) for name, caption, figure in drawn if figure is not None]
+    with rc_context({"text.parse_math": False}):  # a $ in a name is a $
+        figures = [(name, caption, _figure(comparison, draws)) for name, caption, draws in planned]
+        return [Picture(name, caption, _png(figure)) for name, caption, figure in figures if figure is not None]
 
 
-Panel = Callable[[Axes, Sequence[Row]], bool]
-"""Draws rows; False when they have nothing to draw."""
-
-
-def _panels(comparison: Comparison, panels: Sequence[Panel]) -> Figure | None:
-    """One line of panels for each place; None when nothing was drawn."""
-    places = comparison.places()
+def _figure(comparison: Comparison, draws: Sequence[Draw]) -> Figure | None:
+    """One line of panels for each benchmark, scenario and so on; None when nothing was drawn."""
+    panels = comparison.panels()
     figure = Figure(
-        figsize=(_PANEL_WIDTH * max(2, len(panels)) + _LEGEND_WIDTH, _PANEL_HEIGHT * len(places)),
+        figsize=(_PANEL_WIDTH * max(2, len(draws)) + _LEGEND_WIDTH, _PANEL_HEIGHT * len(panels)),
         dpi=_DPI,
         layout="constrained",
     )
-    grid = figure.subplots(len(places), len(panels), squeeze=False)
+    grid = figure.subplots(len(panels), len(draws), squeeze=False)
     anything = False
-    for axes_of_place, (place, rows) in zip(grid, places.items(), strict=True):
-        for axes, panel in zip(axes_of_place, panels, strict=True):
-            drawn = panel(axes, rows)
+    for line, (title, settings) in zip(grid, panels.items(), strict=True):
+        for axes, draw in zip(line, draws, strict=True):
+            drawn = draw(axes, settings)
             anything = anything or drawn
             if not drawn:
                 axes.text(0.5, 0.5, "no values", transform=axes.transAxes, ha="center", color="#666666")
                 axes.set(xticks=[], yticks=[])
-            axes.set_title(place, fontsize="medium")
+            axes.set_title(title, fontsize="medium")
             axes.grid(alpha=0.25)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
-        handles, labels = axes_of_place[0].get_legend_handles_labels()
+        handles, labels = line[0].get_legend_handles_labels()
         if handles:
-            axes_of_place[-1].legend(
+            line[-1].legend(
                 handles, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize="small"
             )
     return figure if anything else None
 
 
-def _against_q(column: str, label: str) -> Panel:
-    def draw(axes: Axes, rows: Sequence[Row]) -> bool:
-        shown = [row for row in rows if row.spread(column).n]
-        commitments = list(
-            dict.fromkeys(row.setting.q for row in shown if row.setting.q and row.setting.q_number is None)
-        )
-        styles = dict(zip(dict.fromkeys(row.setting.estimator for row in rows), _styles()))
-        with_q = list(dict.fromkeys(row.setting.estimator for row in shown if row.setting.q))
-        for estimator, (colour, marker, dash) in styles.items():
-            own = [row for row in shown if row.setting.estimator == estimator]
-            for row in (row for row in own if not row.setting.q):
-                _level(axes, row, column, colour, dash)
-            # Side by side, where two estimators have the same q.
-            shift = _SHIFT * (with_q.index(estimator) - (len(with_q) - 1) / 2) if estimator in with_q else 0.0
-            placed = [(row, _place(row, commitments) + shift) for row in own if row.setting.q]
-            _points(axes, placed, column, (colour, marker, dash), estimator)
-        ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
-        beyond = [_beyond(number) for number in range(len(commitments))]
-        axes.set_xticks([*ticks, *beyond], [*(f"{tick:g}" for tick in ticks), *commitments], fontsize="small")
-        for tick in axes.get_xticklabels()[len(ticks) :]:
-            tick.set(rotation=25, ha="right", rotation_mode="anchor")
-        axes.set(xlabel="q (commitment)", ylabel=label, xlim=(-0.06, max([1.06, *(at + 0.12 for at in beyond)])))
-        if column != "escape":
-            axes.set_ylim(-0.02, min(_HIGHEST_SHARE, axes.get_ylim()[1]))
-        return bool(shown)
-
-    return draw
+def _against_q(axes: Axes, settings: Settings, *, column: str, label: str) -> bool:
+    shown = {setting: runs[column].dropna() for setting, runs in settings.items() if runs[column].count()}
+    commitments = list(dict.fromkeys(setting.q for setting in shown if setting.q and setting.q_number is None))
+    beyond = {q: _FIRST_BEYOND + _STEP_BEYOND * i for i, q in enumerate(commitments)}
+    with_q = list(dict.fromkeys(setting.estimator for setting in shown if setting.q))
+    for estimator, style in zip(dict.fromkeys(setting.estimator for setting in settings), _styles()):
+        own = {setting: found for setting, found in shown.items() if setting.estimator == estimator}
+        shift = _SHIFT * (with_q.index(estimator) - (len(with_q) - 1) / 2) if estimator in with_q else 0.0
+        for setting, found in own.items():
+            if not setting.q:
+                _level(axes, found, style[0], f"{estimator} (no q)")
+        numbers = {s.q_number + shift: found for s, found in own.items() if s.q_number is not None}
+        others = {beyond[s.q] + shift: found for s, found in own.items() if s.q in beyond}
+        _points(axes, numbers, style, estimator)
+        _points(axes, others, (*style[:2], "none"), None if numbers else estimator)
+    axes.set_xticks([*_TICKS, *beyond.values()], [*(f"{tick:g}" for tick in _TICKS), *beyond], fontsize="small")
+    for tick in axes.get_xticklabels()[len(_TICKS) :]:
+        tick.set(rotation=25, ha="right", rotation_mode="anchor")
+    axes.set(xlabel="q (commitment)", ylabel=label, xlim=(-0.06, max([1.06, *(at + 0.12 for at in beyond.values())])))
+    if column != "escape":
+        axes.set_ylim(-0.02, min(_HIGHEST_SHARE, axes.get_ylim()[1]))
+    return bool(shown)
 
 
-def _level(axes: Axes, row: Row, column: str, colour: str, dash: str) -> None:
+def _level(axes: Axes, found: pd.Series, colour: str, label: str) -> None:
     """An estimator without q: a line across, with its spread as a band."""
-    found = row.spread(column)
-    assert found.mean is not None
-    axes.axhline(found.mean, color=colour, linestyle=":", linewidth=1.5, label=f"{row.setting.estimator} (no q)")
-    if found.deviation:
-        axes.axhspan(found.mean - found.deviation, found.mean + found.deviation, color=colour, alpha=0.12, linewidth=0)
+    mean, deviation = found.mean(), found.std()
+    axes.axhline(mean, color=colour, linestyle=":", linewidth=1.5, label=label)
+    if deviation > 0:
+        axes.axhspan(mean - deviation, mean + deviation, color=colour, alpha=0.12, linewidth=0)
 
 
-def _points(
-    axes: Axes, placed: list[tuple[Row, float]], column: str, style: tuple[str, str, str], estimator: str
-) -> None:
+def _points(axes: Axes, placed: Mapping[float, pd.Series], style: Style, label: str | None) -> None:
+    """Means with bars, and the single runs as dots."""
+    if not placed:
+        return
     colour, marker, dash = style
-    for numbers in (True, False):
-        own = [(row, x) for row, x in placed if (row.setting.q_number is not None) == numbers]
-        found = [row.spread(column) for row, _ in own]
-        label = (
-            estimator if own and (numbers or not any(row.setting.q_number is not None for row, _ in placed)) else None
-        )
-        axes.errorbar(
-            [x for _, x in own],
-            [spread.mean or 0.0 for spread in found],
-            yerr=[spread.deviation or 0.0 for spread in found],
-            color=colour,
-            marker=marker,
-            linestyle=dash if numbers else "none",
-            capsize=3,
-            label=label,
-        )
-        for row, x in own:
-            singles = [outcome.values[column] for outcome in row.outcomes if column in outcome.values]
-            axes.plot([x] * len(singles), singles, ".", color=colour, alpha=0.5, markersize=4)
+    means = [found.mean() for found in placed.values()]
+    bars = [found.std() if len(found) > 1 else 0.0 for found in placed.values()]
+    axes.errorbar(
+        list(placed), means, yerr=bars, color=colour, marker=marker, linestyle=dash, capsize=3, label=label
+    )  # fmt: skip
+    for x, found in placed.items():
+        axes.plot([x] * len(found), found, ".", color=colour, alpha=0.5, markersize=4)
 
 
-def _place(row: Row, commitments: list[str]) -> float:
-    number = row.setting.q_number
-    return number if number is not None else _beyond(commitments.index(row.setting.q))
-
-
-def _beyond(number: int) -> float:
-    """Where the commitments that are not a number stand, to the right of q = 1."""
-    return 1.2 + 0.2 * number
-
-
-def _curves(key: str, label: str, *, escape: bool = False) -> Panel:
-    def draw(axes: Axes, rows: Sequence[Row]) -> bool:
-        drawn = False
-        for row, (colour, marker, dash) in zip(rows, _styles(), strict=False):
-            curve = [point for point in row.mean_curve(key) if all(map(math.isfinite, point))]
-            if not curve:
-                continue
-            drawn = True
-            steps, means, least, largest = zip(*curve)
-            every = max(1, len(steps) // 8)
+def _curves(axes: Axes, settings: Settings, *, key: str, label: str, escape: bool = False) -> bool:
+    drawn = False
+    for (setting, runs), (colour, marker, dash) in zip(settings.items(), _styles()):
+        curve = mean_curve(runs, key).replace([math.inf, -math.inf], math.nan).dropna()
+        if curve.empty:
+            continue
+        drawn = True
+        look: Any = {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": marker, "markersize": 4}
+        axes.plot(curve.index, curve["mean"], label=setting.method, markevery=max(1, len(curve) // 8), **look)
+        axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, linewidth=0)
+        if escape and runs["escape"].count():
+            at = int(np.abs(curve.index - runs["escape"].mean()).argmin())
             axes.plot(
-                steps,
-                means,
-                color=colour,
-                linestyle=dash,
-                linewidth=1.5,
-                label=row.setting.method,
-                marker=marker,
-                markersize=4,
-                markevery=every,
-            )
-            axes.fill_between(steps, least, largest, color=colour, alpha=0.12, linewidth=0)
-            escaped = row.spread("escape")
-            if escape and escaped.mean is not None:
-                at = min(range(len(steps)), key=lambda i: abs(steps[i] - escaped.mean))
-                axes.plot(steps[at], means[at], "v", color=colour, markersize=9, markeredgecolor="black")
-        axes.set(xlabel="optimizer step", ylabel=label)
-        axes.set_xlim(left=0)
-        return drawn
-
-    return draw
+                curve.index[at], curve["mean"].iloc[at], "v", color=colour, markersize=9, markeredgecolor="black"
+            )  # fmt: skip
+    axes.set(xlabel="optimizer step", ylabel=label)
+    axes.set_xlim(left=0)
+    return drawn
 
 
-def _spots(key: str, label: str) -> Panel:
+def _spots(axes: Axes, settings: Settings, *, key: str, label: str) -> bool:
     """Positive values on a logarithmic axis, one mark a step: a line would dive between the steps that are 0."""
+    drawn = False
+    for (setting, runs), (colour, marker, _) in zip(settings.items(), _styles()):
+        means = mean_curve(runs, key)["mean"]
+        positive = means[(means > 0) & (means < math.inf)]
+        if len(positive):
+            drawn = True
+            axes.plot(positive, marker, color=colour, markersize=3, alpha=0.8, label=setting.method)
+    axes.set(xlabel="optimizer step", ylabel=label, yscale="log")
+    # The stock ones write 10^-3 as mathematics.
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    return drawn
 
-    def draw(axes: Axes, rows: Sequence[Row]) -> bool:
-        drawn = False
-        for row, (colour, marker, _) in zip(rows, _styles(), strict=False):
-            positive = [(step, mean) for step, mean, _, _ in row.mean_curve(key) if 0 < mean < math.inf]
-            if positive:
-                drawn = True
-                axes.plot(*zip(*positive), marker, color=colour, markersize=3, alpha=0.8, label=row.setting.method)
-        axes.set(xlabel="optimizer step", ylabel=label, yscale="log")
-        return drawn
 
-    return draw
-
-
-def _minutes(axes: Axes, rows: Sequence[Row]) -> bool:
+def _minutes(axes: Axes, settings: Settings) -> bool:
     """Stacked bars: minutes of training by phase."""
-    shown = [row for row in rows if row.spread("minutes").n]
-    left = [0.0] * len(shown)
+    shown = {setting.method: runs for setting, runs in settings.items() if runs["minutes"].count()}
+    left = np.zeros(len(shown))
     for key, colour, hatch in zip(TIMES, _COLOURS, ("", "//", "..", "xx")):
-        seconds = [
-            sum(sum(value for _, value in outcome.record.curve(key)) for outcome in row.outcomes) / len(row.outcomes)
-            for row in shown
-        ]
-        minutes = [value / 60 for value in seconds]
-        axes.barh(
-            [row.setting.method for row in shown],
-            minutes,
-            left=left,
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            label=key.removeprefix("time/"),
-        )
-        left = [before + value for before, value in zip(left, minutes)]
+        minutes = [np.mean([sum(dict(run.curve(key)).values()) / 60 for run in r["record"]]) for r in shown.values()]
+        look: Any = {"color": colour, "hatch": hatch, "edgecolor": "white", "label": key.removeprefix("time/")}
+        axes.barh(list(shown), minutes, left=left, **look)
+        left += minutes
     _bars_from_the_top(axes, len(shown))
     axes.set(xlabel="training time per run (minutes)")
     return bool(shown)
 
 
-def _tokens(axes: Axes, rows: Sequence[Row]) -> bool:
-    shown = [(row.setting.method, row.spread("tokens")) for row in rows if row.spread("tokens").n]
-    means = [spread.mean or 0.0 for _, spread in shown]
-    errors = [spread.deviation or 0.0 for _, spread in shown]
-    axes.barh([name for name, _ in shown], means, xerr=errors, color=_COLOURS[-2], edgecolor="white", capsize=3)
+def _tokens(axes: Axes, settings: Settings) -> bool:
+    shown = {setting.method: runs["tokens"] for setting, runs in settings.items() if runs["tokens"].count()}
+    means, errors = [tokens.mean() for tokens in shown.values()], [tokens.std() for tokens in shown.values()]
+    axes.barh(list(shown), means, xerr=np.nan_to_num(errors), color=_COLOURS[-2], edgecolor="white", capsize=3)
     _bars_from_the_top(axes, len(shown))
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.set(xlabel="thinking tokens sampled per run")
@@ -275,14 +234,17 @@ def _bars_from_the_top(axes: Axes, count: int) -> None:
     axes.set_ylim(max(count, _FEWEST_BARS) - 0.5, -0.5)
 
 
-def _styles() -> "cycle[tuple[str, str, str]]":
-    """Colour, marker and dash pattern, a new combination each time: 7 colours, then again with others."""
-    count = len(_COLOURS)
-    return cycle(
-        (_COLOURS[i % count], _MARKERS[(i + turn) % count], _DASHES[(i + 2 * turn) % len(_DASHES)])
-        for i in range(4 * count)
-        for turn in [i // count]
-    )
+def _styles() -> Iterator[Style]:
+    """A new combination each time: 7 colours, then again with other markers and dashes."""
+    i, colours = 0, len(_COLOURS)
+    while True:
+        cycle_number = i // colours
+        yield (
+            _COLOURS[i % colours],
+            _MARKERS[(i + cycle_number) % colours],
+            _DASHES[(i + 2 * cycle_number) % len(_DASHES)],
+        )
+        i += 1
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,7 +1,5 @@
 """The report of a comparison: one HTML file that needs no network, and the same tables and figures one by one."""
 
-import base64
-import html
 import json
 import tempfile
 import time
@@ -10,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
+from jinja2 import Environment, PackageLoader
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -18,26 +18,14 @@ from jqlight.errors import ConfigError
 from jqlight.escape import THRESHOLD, WINDOW
 from jqlight.report.compare import Comparison, compare, metric_keys
 from jqlight.report.figures import Picture, pictures
-from jqlight.report.published import Beside, beside, read_published
+from jqlight.report.published import compare_with_published, read_published
 from jqlight.report.runs import SWEEP_FILE, child_records, single_records
-from jqlight.report.tables import TextTable, published_table, run_table, summary_table
+from jqlight.report.tables import markdown, run_table, summary_table
 from jqlight.tracking.mlflow import redacted
 
 ARTIFACTS = "comparison"
 """Artifact folder of the parent run."""
 _SUMMARY = f"{ARTIFACTS}/summary.json"
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #1a1a1a;
-  background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
-th, td { padding: 0.25rem 0.55rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th.name, td.name { text-align: left; }
-figure { margin: 1rem 0; } img { max-width: 100%; } figcaption, .note { color: #555; font-size: 0.9rem; }
-"""
-
 _NOTES = (
     "Validation numbers are those of each run's best validation (largest maj@k, the earliest of equals), as means ± "
     "sample standard deviation over n runs; shares between 0 and 1.",
@@ -59,27 +47,22 @@ class Report:
     """Name and run id of the sweeps that the runs belong to."""
     source: str = ""
     """Where the published numbers come from."""
-    published: Sequence[Beside] = ()
+    published: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """From :func:`jqlight.report.published.compare_with_published`; may be empty."""
     figures: list[Picture] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "figures", pictures(self.comparison))
 
-    def tables(self) -> dict[str, TextTable]:
-        """File name without ending -> table."""
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """File name without ending -> table of text."""
         found = {"summary": summary_table(self.comparison), "runs": run_table(self.comparison)}
-        if self.published:
-            found["published"] = published_table(self.published)
-        return found
+        return found if self.published.empty else {**found, "published": self.published}
 
     def notes(self) -> list[str]:
         """What a reader of the numbers must know, one sentence or two each."""
-        unfinished = [
-            f"{outcome.record.name} ({outcome.record.status.lower()})"
-            for row in self.comparison.rows
-            for outcome in row.outcomes
-            if outcome.record.status != "FINISHED"
-        ]
+        records = self.comparison.runs["record"]
+        unfinished = [f"{run.name} ({run.status.lower()})" for run in records if run.status != "FINISHED"]
         warning = f"Not finished, and counted with what they have so far: {', '.join(unfinished)}."
         return [*([warning] if unfinished else []), *_NOTES]
 
@@ -87,7 +70,7 @@ class Report:
         """Write report, tables and figures to ``folder``; the path of the report."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in self.tables().items():
-            (folder / f"{name}.md").write_text(table.markdown(), encoding="utf-8")
+            (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")
         for figure in self.figures:
             (folder / f"{figure.name}.png").write_bytes(figure.png)
         path = folder / "report.html"
@@ -99,37 +82,24 @@ class Report:
         for path in sorted(folder.iterdir()):
             if path.suffix in (".html", ".md", ".png"):
                 client.log_artifact(run_id, str(path), ARTIFACTS)
-        table = summary_table(self.comparison)
+        table = self.tables()["summary"].reset_index().to_dict(orient="split", index=False)
         # What MLflow's log_table writes; that one would append to the table of an earlier comparison.
-        client.log_dict(run_id, {"columns": table.headings, "data": table.rows}, _SUMMARY)
+        client.log_dict(run_id, table, _SUMMARY)
         client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": _SUMMARY, "type": "table"}]))
 
     def html(self) -> str:
         """The whole report as one HTML page with its figures inside."""
-        tables = self.tables()
-        parts = [
-            f"<h1>{html.escape(self.title)}</h1>",
-            f'<p class="note">{html.escape(self._origin())}</p>',
-            "<h2>Summary</h2>",
-            _table(tables["summary"]),
-            *(f'<p class="note">{html.escape(note)}</p>' for note in self.notes()),
-        ]
-        if "published" in tables:
-            parts += ["<h2>Beside published numbers (percent)</h2>", _table(tables["published"])]
-            parts.append(f'<p class="note">Published: {html.escape(self.source)}</p>')
-        parts.append("<h2>Figures</h2>")
-        parts += [_figure(picture) for picture in self.figures] or ["<p>The runs have logged nothing to draw yet.</p>"]
-        parts += ["<h2>Runs</h2>", _table(tables["runs"])]
-        title = html.escape(self.title)
-        head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-        return f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>\n' + (
-            "\n".join(parts) + "\n</body></html>\n"
-        )
-
-    def _origin(self) -> str:
+        environment = Environment(loader=PackageLoader("jqlight", "report"), autoescape=True)
         sweeps = f"Sweeps: {', '.join(self.sweeps)}. " if self.sweeps else ""
-        runs = sum(len(row.outcomes) for row in self.comparison.rows)
-        return f"{sweeps}{runs} runs. Store: {redacted(self.store)}. Written {time.strftime('%Y-%m-%d %H:%M')}."
+        origin = f"{sweeps}{len(self.comparison.runs)} runs. Store: {redacted(self.store)}."
+        return environment.get_template("report.html.j2").render(
+            title=self.title,
+            origin=f"{origin} Written {time.strftime('%Y-%m-%d %H:%M')}.",
+            tables=self.tables(),
+            notes=self.notes(),
+            source=self.source,
+            figures=self.figures,
+        )
 
 
 def read_report(client: MlflowClient, store: str, *, parents: Sequence[Run] = (), experiment: str = "") -> Report:
@@ -158,7 +128,7 @@ def read_report(client: MlflowClient, store: str, *, parents: Sequence[Run] = ()
         comparison=comparison,
         sweeps=[f"{name} ({run.info.run_id})" for name, run in zip(names, parents, strict=True)],
         source="; ".join(source for source in sources if source),
-        published=beside(comparison, [entry for found in rows for entry in found]),
+        published=compare_with_published(comparison, [entry for found in rows for entry in found]),
     )
 
 
@@ -169,20 +139,3 @@ def _published_section(client: MlflowClient, parent: Run) -> Mapping[str, Any] |
     with tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(parent.info.run_id, SWEEP_FILE, folder)).read_text(encoding="utf-8")
     return (yaml.safe_load(text) or {}).get("published")
-
-
-def _table(table: TextTable) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        classes = [' class="name"' if number < table.names else "" for number in range(len(cells))]
-        return "".join(f"<{tag}{name}>{html.escape(cell)}</{tag}>" for name, cell in zip(classes, cells, strict=True))
-
-    body = "\n".join(f"<tr>{line(row, 'td')}</tr>" for row in table.rows)
-    return f'<div class="wide"><table>\n<tr>{line(table.headings, "th")}</tr>\n{body}\n</table></div>'
-
-
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode()
-    caption = html.escape(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
-    )

@@ -1,4 +1,4 @@
-"""Published numbers beside ours: the ``published`` section of a sweep file, matched with a comparison's rows.
+"""Published numbers and ours: the ``published`` section of a sweep file, matched with a comparison's settings.
 
 ::
 
@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from jqlight.errors import ConfigError
-from jqlight.names import majority, pass_at
-from jqlight.report.compare import Comparison, Row, Setting, Spread, as_number
+from jqlight.names import format_value, majority, pass_at
+from jqlight.report.compare import COLUMNS, Comparison, Setting
+from jqlight.report.tables import spread_text
 
 _WHAT = ("benchmark", "scenario", "estimator", "q")
-_COLUMNS = {pass_at(1): "pass_1", pass_at(16): "pass_k", majority(16): "maj"}
+_METRICS = {pass_at(1): "pass_1", pass_at(16): "pass_k", majority(16): "maj"}
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,6 @@ class Published:
     setting: Setting
     percent: Mapping[str, float]
     """Metric name -> percent."""
-
-
-@dataclass(frozen=True)
-class Beside:
-    """One published number with ours."""
-
-    published: Published
-    metric: str
-    ours: Spread
-    """Shares in [0, 1]."""
-    split: str
-    """Which of our numbers it is: ``test``, ``validation``, or empty without a run."""
 
 
 def read_published(section: Mapping[str, Any] | None, where: str) -> tuple[str, list[Published]]:
@@ -51,36 +42,40 @@ def read_published(section: Mapping[str, Any] | None, where: str) -> tuple[str, 
         return "", []
     found = []
     for row in section.get("rows") or []:
-        percent = {name: float(row[name]) for name in _COLUMNS if name in row}
-        unknown = [key for key in row if key not in (*_WHAT, *_COLUMNS)]
+        percent = {name: float(row[name]) for name in _METRICS if name in row}
+        unknown = [key for key in row if key not in (*_WHAT, *_METRICS)]
         if unknown or not percent:
-            allowed = ", ".join([*_WHAT, *_COLUMNS])
+            allowed = ", ".join([*_WHAT, *_METRICS])
             raise ConfigError(f"{where}: published: given {dict(row)!r}, allowed are {allowed}, one metric at least")
-        benchmark, scenario, estimator, q = (_spelled(row.get(key, "")) for key in _WHAT)
+        benchmark, scenario, estimator, q = (format_value(row.get(key, "")) for key in _WHAT)
         found.append(Published(Setting(benchmark, scenario, estimator, q), percent))
     return str(section.get("source", "published")), found
 
 
-def beside(comparison: Comparison, published: Sequence[Published]) -> list[Beside]:
-    """Every published number with ours: the test split's where we have it, else the best validation's."""
-    table = []
+def compare_with_published(comparison: Comparison, published: Sequence[Published]) -> pd.DataFrame:
+    """Table of text: every published number and ours in percent, the test split's or else the best validation's."""
+    rows = []
     for result in published:
-        row = next((row for row in comparison.rows if _same(row, result.setting)), None)
-        for metric in result.percent:
-            tested = row.spread(f"test_{_COLUMNS[metric]}") if row else Spread(0)
-            ours = tested if tested.n or row is None else row.spread(_COLUMNS[metric])
-            split = "" if not ours.n else "test" if tested.n else "validation"
-            table.append(Beside(result, metric, ours, split))
-    return table
+        alike = [runs for setting, runs in comparison.settings().items() if _key(setting) == _key(result.setting)]
+        ours = alike[0] if alike else pd.DataFrame(columns=list(COLUMNS), dtype=float)
+        for metric, percent in result.percent.items():
+            tested, validated = (100 * ours[f"{split}{_METRICS[metric]}"] for split in ("test_", ""))
+            best = tested if tested.count() else validated
+            split = "" if not best.count() else "test" if tested.count() else "validation"
+            rows.append(
+                {
+                    "setting": result.setting.panel,
+                    "method": result.setting.method,
+                    "metric": metric.replace("_at_", "@"),
+                    "published": f"{percent:.1f}",
+                    "ours": spread_text(best, 1),
+                    "n": str(best.count() or ""),
+                    "our split": split,
+                }
+            )
+    return pd.DataFrame(rows).set_index(["setting", "method", "metric"]) if rows else pd.DataFrame()
 
 
-def _same(row: Row, setting: Setting) -> bool:
-    mine = row.setting
-    if (mine.benchmark, mine.scenario, mine.estimator) != (setting.benchmark, setting.scenario, setting.estimator):
-        return False
-    return mine.q == setting.q or (mine.q_number is not None and mine.q_number == setting.q_number)
-
-
-def _spelled(value: Any) -> str:
-    number = as_number(str(value))
-    return f"{number:g}" if number is not None else str(value)
+def _key(setting: Setting) -> tuple[str, str, str, str | float]:
+    q = setting.q if setting.q_number is None else setting.q_number
+    return (setting.benchmark, setting.scenario, setting.estimator, q)

@@ -39,7 +39,7 @@ class RunRecord:
     """Milliseconds since 1970."""
     estimator: str
     q: str
-    """A number, or a commitment's own spelling such as ``splice(0.05)``; empty for an estimator without q."""
+    """A number, or a commitment as text, such as ``splice(0.05)``; empty for an estimator without q."""
     benchmark: str
     scenario: str
     seed: str

@@ -1,5 +1,6 @@
 """The small protocol that every sampling engine keeps, and the records that cross it."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -11,7 +12,7 @@ from jqlight.errors import ConfigError, EngineError
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are drawn from the model's distribution."""
+    """How tokens are sampled from the model's distribution."""
 
     temperature: float = 1.0
     """Softmax temperature; 0 takes the most probable token."""
@@ -20,10 +21,19 @@ class Decoding:
     top_k: int = 0
     """Keep the k most probable tokens; 0 keeps all."""
 
+    def check(self, key: str) -> None:
+        """Raise ConfigError, with ``key`` in front, unless this is a way to draw tokens."""
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(f"{key}.temperature: given {self.temperature}, allowed is a number from 0 (greedy)")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"{key}.top_p: given {self.top_p}, allowed is a number above 0 and up to 1 (keeps all)")
+        if self.top_k < 0:
+            raise ConfigError(f"{key}.top_k: given {self.top_k}, allowed is a whole number from 1, or 0 (keeps all)")
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Where and how rollouts are drawn. Tokens unless said otherwise."""
+    """The engine that samples rollouts, and its limits. Lengths are in tokens."""
 
     engine: Literal["vllm", "transformers"] = "vllm"
     """Sampling engine: vllm (embedded in the process), or transformers where vLLM does not install."""
@@ -54,6 +64,7 @@ class SamplerConfig:
                 f"sampler.training: given {self.training}; training rationales must be samples of the policy itself: "
                 "temperature 1.0, top_p 1.0, top_k 0 (sampler.evaluation is free)"
             )
+        self.evaluation.check("sampler.evaluation")
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
             raise ConfigError(f"sampler.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")
         if self.lookahead not in (0, 1):
@@ -118,7 +129,7 @@ class Engine(Protocol):
     """What an engine must do; everything else (budget, phases, seeds) is composed on top of it."""
 
     def generate(self, requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
-        """One completion per request, in order; a request's seed alone decides its tokens, whatever runs beside it."""
+        """One completion per request, in order; its tokens depend on its own seed, not on the rest of the batch."""
         ...
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -126,7 +137,7 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Free memory and whatever the engine started; no call may follow."""
+        """Free the memory, end the processes that the engine started; no call may follow."""
         ...
 
 

@@ -35,25 +35,25 @@ class Sampler:
             prompts: token ids, each ending where the model begins to think.
             seeds: one per rollout, see :func:`~jqlight.sampling.rollout_seed`.
             answers: whether an output is sampled behind each rationale (one more engine call).
-            decoding: how tokens are drawn, in both phases.
+            decoding: how tokens are sampled, in both phases.
         """
         flat = [(prompt, seed) for prompt, row in zip(prompts, seeds, strict=True) for seed in row]
-        thoughts = self.engine.generate(
+        rationales = self.engine.generate(
             [Request(prompt, seed, self.config.max_thinking_tokens) for prompt, seed in flat],
             self._end_of_thinking(),
             decoding,
         )
-        forced = [[] if self.ends_thinking(t.token_ids) else list(self.token_format.end_ids) for t in thoughts]
+        forced = [[] if self.ends_thinking(t.token_ids) else list(self.token_format.end_ids) for t in rationales]
         replies = [Completion([], [])] * len(flat)
         if answers:
             requests = [
-                Request([*prompt, *thought.token_ids, *end], answer_seed(seed), self.config.max_answer_tokens)
-                for (prompt, seed), thought, end in zip(flat, thoughts, forced, strict=True)
+                Request([*prompt, *rationale.token_ids, *end], answer_seed(seed), self.config.max_answer_tokens)
+                for (prompt, seed), rationale, end in zip(flat, rationales, forced, strict=True)
             ]
             replies = self.engine.generate(requests, Stop(self.token_format.eos_ids), decoding)
         rollouts = (
-            Rollout(thought.token_ids, thought.logprobs, end, list(reply.token_ids), list(reply.logprobs))
-            for thought, end, reply in zip(thoughts, forced, replies, strict=True)
+            Rollout(rationale.token_ids, rationale.logprobs, end, list(reply.token_ids), list(reply.logprobs))
+            for rationale, end, reply in zip(rationales, forced, replies, strict=True)
         )
         return [[next(rollouts) for _ in row] for row in seeds]
 

@@ -59,7 +59,7 @@ class TransformersEngine:
         """Copy ``weights`` (checkpoint names) into the engine's model; there is no prefix cache to drop.
 
         Raises:
-            EngineError: a weight has no place in the model, or one of the model's weights did not come.
+            EngineError: a weight is not one of the model's, or one of the model's weights is missing.
         """
         targets = self.model.state_dict(keep_vars=True)
         written: set[int] = set()
@@ -105,7 +105,7 @@ class _Row:
 
 
 class _Batch:
-    """Requests decoded side by side: their rows, key-value cache and next logits."""
+    """Requests decoded in one batch: their rows, key-value cache and next logits."""
 
     @torch.inference_mode()
     def __init__(self, model: PreTrainedModel, requests: Sequence[Request]) -> None:
@@ -120,8 +120,8 @@ class _Batch:
         self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in distinct], device=model.device)
         self._cache = DynamicCache(config=model.config)
         self._logits = self._forward(ids, (self._mask.cumsum(-1) - 1).clamp_min(0))
-        place = {prompt: i for i, prompt in enumerate(distinct)}
-        self._select([place[prompt] for prompt in prompts])
+        row_of = {prompt: i for i, prompt in enumerate(distinct)}
+        self._select([row_of[prompt] for prompt in prompts])
 
     @property
     def completions(self) -> list[Completion]:
@@ -132,9 +132,9 @@ class _Batch:
         """Draws the next token of every row and returns them."""
         logprobs = self._logits.log_softmax(-1, dtype=torch.float32)  # (R, V)
         uniforms = [row.uniforms[len(row.token_ids)] for row in self.rows]
-        drawn = draw(self._logits, torch.tensor(uniforms, dtype=torch.float64, device=logprobs.device), decoding)
-        chosen = logprobs.gather(-1, drawn[:, None])[:, 0].tolist()
-        ids = drawn.tolist()
+        tokens = draw(self._logits, torch.tensor(uniforms, dtype=torch.float64, device=logprobs.device), decoding)
+        chosen = logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
+        ids = tokens.tolist()
         for row, token, logprob in zip(self.rows, ids, chosen, strict=True):
             row.token_ids.append(token)
             row.logprobs.append(logprob)

@@ -16,10 +16,10 @@ def stages(sweep: Sweep, point: Point, folder: PointFolder, *, resumes: bool) ->
     """Verb -> arguments of ``jqlight``, in the order in which ``point`` runs them.
 
     Args:
-        sweep: that it belongs to.
+        sweep: the sweep of the point.
         point: the point.
         folder: its folder.
-        resumes: whether ``fit`` goes on from its last checkpoint.
+        resumes: whether ``fit`` continues from its last checkpoint.
     """
     arguments = [*sweep.fit_arguments(point), "--run_dir", str(folder.path), "--experiment_name", sweep.experiment]
     verbs = {"fit": ("fit", *arguments, *(("--ckpt_path", str(folder.checkpoint)) if resumes else ()))}

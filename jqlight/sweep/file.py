@@ -2,7 +2,7 @@
 
 ::
 
-    base: ../conf/quickstart.yaml       # beside the sweep file or in the working folder; a list is merged in order
+    base: ../conf/quickstart.yaml       # next to the sweep file or in the working folder; a list is merged in order
     experiment: quickstart_q            # MLflow experiment
     overrides: {trainer.max_steps: 60}  # for every point
     grid:                               # every combination; any config key, or q, estimator, benchmark, scenario, seed
@@ -16,10 +16,11 @@
     include:                            # further points, outside the grid; a list means one point per value
       - {estimator: GRPO, seed: [0, 1, 2]}
     test: true                          # then score the best checkpoint on the test split
-    published:                          # numbers to print beside ours, see jqlight.report.published
+    published:                          # numbers to compare with, see jqlight.report.published
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,12 +28,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
+from jqlight.config_files import read_yaml
 from jqlight.errors import ConfigError
-from jqlight.sweep.keys import BASE, WITHOUT_Q, arguments, canonical, canonical_value, in_order, point_name
+from jqlight.sweep.keys import BASE, arguments, canonical, canonical_value, has_q, in_order, point_name
+from jqlight.tracking.run_names import check_experiment, check_name
 
 _KEYS = (
     "base",
@@ -47,6 +46,9 @@ _KEYS = (
     "test",
     "published",
 )
+
+_MOST_POINTS = 5_000
+_LONGEST_PATH = 250
 
 Settings = dict[str, Any]
 
@@ -77,7 +79,7 @@ class Sweep:
     test: bool = False
     """Whether each point ends with ``jqlight test`` of its best checkpoint."""
     published: Mapping[str, Any] | None = None
-    """The file's ``published`` section as it stands."""
+    """The file's ``published`` section as written."""
 
     def settings(self, point: Point) -> Settings:
         """All settings of ``point``: the overrides with the point's own on top."""
@@ -118,8 +120,11 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, nam
     fixed = [key for key in (overrides or {}) if any(canonical(key, "") in point for point in points)]
     if fixed:
         raise ConfigError(f"command line: --{fixed[0]} is an axis of {path}, whose points set it; change the file")
+    sweep_name = str(name or content.get("name") or path.stem)
+    check_name(f"{path}: name" if name is None else "--name", sweep_name)
+    check_experiment(f"{path}: experiment", str(content.get("experiment") or path.stem))
     return Sweep(
-        name=str(name or content.get("name") or path.stem),
+        name=sweep_name,
         path=path,
         base=_base(content, points, path),
         experiment=str(content.get("experiment") or path.stem),
@@ -131,14 +136,10 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, nam
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except OSError as error:
-        raise ConfigError(f"sweep file {path}: {error.strerror or error}; give the path of a YAML file") from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"sweep file {path}: not readable as YAML: {error}") from error
+    content = read_yaml(path, f"sweep file {path}", "is not readable as YAML")
     if not isinstance(content, dict):
-        raise ConfigError(f"sweep file {path}: given a list, allowed is a mapping with {', '.join(_KEYS)}")
+        given = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"sweep file {path}: given {given}, allowed is a mapping with {', '.join(_KEYS)}")
     return {str(key): value for key, value in content.items()}
 
 
@@ -159,6 +160,8 @@ def _base(content: Mapping[str, Any], points: list[Settings], path: Path) -> tup
 
 
 def _existing(given: Any, path: Path) -> Path:
+    if len(str(given)) > _LONGEST_PATH:
+        raise ConfigError(f"{path}: base: given a text of {len(str(given))} characters, allowed is a file's path")
     candidates = [path.parent / str(given), Path(str(given))]
     existing = next((candidate for candidate in candidates if candidate.is_file()), None)
     if existing is None:
@@ -176,6 +179,7 @@ def _points(content: Mapping[str, Any], path: Path) -> list[Settings]:
     rows = [
         row for entry in _entries(content, "points", path) or [{}] for row in _combinations(entry, f"{path}: points")
     ]
+    _check_count(len(rows) * len(grids), f"{path}: points x grid")
     crossed = []
     for row, combination in product(rows, grids):
         if both := row.keys() & combination.keys():
@@ -188,8 +192,7 @@ def _points(content: Mapping[str, Any], path: Path) -> list[Settings]:
     if not kept:
         raise ConfigError(f"{path}: no points; name axes under grid, points or include")
     without_q = [
-        {key: value for key, value in point.items() if not (key == "q" and point.get("estimator") in WITHOUT_Q)}
-        for point in kept
+        {key: value for key, value in point.items() if key != "q" or has_q(point.get("estimator"))} for point in kept
     ]
     return [point for number, point in enumerate(without_q) if point not in without_q[:number]]
 
@@ -224,7 +227,13 @@ def _combinations(entry: Mapping[str, Any], where: str) -> list[Settings]:
             raise ConfigError(f"{where}: {key}: given no value, allowed is one or more")
         listed = values if isinstance(values, list) else [values]
         axes[name] = [canonical_value(name, value, f"{where}: {key}") for value in listed]
+    _check_count(math.prod(len(values) for values in axes.values()), where)
     return [dict(zip(axes, values)) for values in product(*axes.values())]
+
+
+def _check_count(count: int, where: str) -> None:
+    if count > _MOST_POINTS:
+        raise ConfigError(f"{where}: gives {count:,} points, allowed are {_MOST_POINTS:,}: each is a run of its own")
 
 
 def _without(points: list[Settings], rules: list[Mapping[str, Any]], path: Path) -> list[Settings]:
@@ -233,7 +242,7 @@ def _without(points: list[Settings], rules: list[Mapping[str, Any]], path: Path)
         patterns = _combinations(rule, f"{path}: exclude")
         remaining = [point for point in kept if not any(_matches(point, pattern) for pattern in patterns)]
         if len(remaining) == len(kept):
-            raise ConfigError(f"{path}: exclude: {dict(rule)!r} matches no point of the grid; mend or remove it")
+            raise ConfigError(f"{path}: exclude: {dict(rule)!r} matches no point of the grid; correct or remove it")
         kept = remaining
     return kept
 
@@ -245,7 +254,7 @@ def _matches(point: Settings, pattern: Settings) -> bool:
 def _named(points: list[Settings]) -> tuple[Point, ...]:
     axes = list(dict.fromkeys(key for point in points for key in point))
     names = [point_name(point, axes) for point in points]
-    # Values that look alike as a file name (two paths, say) are told apart by a hash of the settings, which stays the
+    # Values that look alike as a file name (two paths, say) are distinguished by a hash of the settings, which is the
     # same when other points come or go.
     return tuple(
         Point(f"{name}-{_digest(point)}" if names.count(name) > 1 else name, point)

@@ -1,4 +1,4 @@
-"""A sweep's folder: what lies on disk for each point, and what that says about what is left to run.
+"""A sweep's folder: the files of each point, and what they say about what is left to run.
 
 ::
 
@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from jqlight.config_files import read_config
 from jqlight.errors import ConfigError
 from jqlight.files import read_json, write_json
 from jqlight.sweep.file import Point, Sweep
@@ -36,7 +37,7 @@ class State(Enum):
     STARTED = "started"
     """Started, and ended before its first checkpoint."""
     UNFINISHED = "unfinished"
-    """Started and has a checkpoint to go on from."""
+    """Started and has a checkpoint to continue from."""
     FINISHED = "finished"
 
 
@@ -104,7 +105,7 @@ class PointFolder:
         write_json(self.path / "finished.json", facts)
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Check that what lies here was started with ``settings``.
+        """Check that this point was started with ``settings``.
 
         Raises:
             ConfigError: it was not; names the settings that differ.
@@ -180,5 +181,6 @@ class SweepFolder:
 
 def recorded_settings(sweep: Sweep, point: Point) -> dict[str, Any]:
     """Settings of ``point`` with a digest of the base configs: what must be equal for a point to count as the same."""
-    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sweep.configs(point))).hexdigest()[:16]
+    files = [path for config in sweep.configs(point) for path, _ in read_config(config)]
+    digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()[:16]
     return {**sweep.settings(point), BASE: digest}

@@ -4,13 +4,16 @@ An axis is any config key. The five that a sweep is usually about have short nam
 spellings (``model.init_args.q``, ``model.q``) mean the same axis, so that tables and file names agree.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from jqlight.errors import ConfigError
+from jqlight.names import BENCHMARKS, ESTIMATORS, format_value
 
 SHORT = {
     "benchmark": "data",
@@ -23,12 +26,6 @@ SHORT = {
 
 BASE = "base"
 """The axis of base configs: a point that sets it runs on that config instead of the sweep's."""
-
-ESTIMATORS = ("GARL", "PAFT", "GRPO", "RLOO", "MaxRL")
-WITHOUT_Q = ("GRPO", "RLOO", "MaxRL")
-"""Estimators that have no q: a point that names one drops the q axis."""
-
-BENCHMARKS = ("TwoHop", "HotpotQA", "MuSiQue", "FinQA")
 
 COMMITMENTS = {
     "splice": ("jqlight.objective.Splice", "tau"),
@@ -96,33 +93,16 @@ def arguments(settings: Mapping[str, Any]) -> list[str]:
         value = settings[key]
         if key in _PACKAGES and "." not in value:
             value = f"{_PACKAGES[key][0]}.{value}"
-        options += [f"--{SHORT.get(key, key)}", option_text(value)]
+        options += [f"--{SHORT.get(key, key)}", value if isinstance(value, str) else json.dumps(value)]
     return options
 
 
-def option_text(value: Any) -> str:
-    """``value`` as the text of a command-line option: strings as they are, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def label(value: Any) -> str:
-    """Short text of a setting's value for tables: ``0.75``, ``splice(0.05)``, ``step(1->0@70)``.
-
-    Commitments are spelled as their classes spell themselves, so that a sweep's tables and its runs' tags agree.
-    """
-    if isinstance(value, float):
-        return f"{value:g}"
-    if not (isinstance(value, Mapping) and "class_path" in value):
-        return option_text(value)
-    name = str(value["class_path"]).rsplit(".", 1)[-1].lower()
-    given = dict(value.get("init_args") or {})
-    argument = COMMITMENTS.get(name, ("", ""))[1]
-    if argument not in given:
-        return f"{name}({', '.join(f'{key}={label(inner)}' for key, inner in given.items())})"
-    main = given.pop(argument)
-    if argument != "steps":
-        return f"{name}({label(main)})"
-    return f"{name}({given.get('start', 1.0):g}->{given.get('end', 0.0):g}@{main})"
+def has_q(estimator: str | None) -> bool:
+    """Whether a point may set q: one of an estimator that takes no q drops that axis."""
+    if estimator not in ESTIMATORS:
+        return True
+    found = getattr(import_module("jqlight.estimators"), estimator)
+    return any("q" in inspect.signature(cls.__init__).parameters for cls in found.__mro__)
 
 
 def point_name(settings: Mapping[str, Any], axes: list[str]) -> str:
@@ -136,10 +116,10 @@ def point_name(settings: Mapping[str, Any], axes: list[str]) -> str:
     for key in in_order(axes):
         if key not in settings:
             continue
-        value = Path(settings[key]).stem if key == BASE else label(settings[key])
+        value = Path(settings[key]).stem if key == BASE else format_value(settings[key])
         text = re.sub(r"[^A-Za-z0-9._+]+", "-", value).strip("-")[-_LONGEST_LABEL:]
         parts.append(_PREFIX.get(key, f"{key.rsplit('.', 1)[-1]}=") + text)
-    return "-".join(parts)
+    return "-".join(parts).lstrip(".") or "point"
 
 
 def in_order(axes: Iterable[str]) -> list[str]:
@@ -153,7 +133,7 @@ def _class_name(key: str, value: Any, where: str) -> str:
     package, names = _PACKAGES[key]
     if isinstance(value, str):
         bare = value.removeprefix(f"{package}.")
-        if bare in names or "." in bare:
+        if bare in names or re.fullmatch(r"\w+(\.\w+)+", bare):
             return bare
     raise ConfigError(
         f"{where}: given {value!r}, allowed is {', '.join(names)} or a class path such as my_package.Mine"

@@ -24,7 +24,7 @@ class Job(Protocol):
     """A point that has been started."""
 
     def poll(self) -> int | None:
-        """Exit code; None while it runs or waits for its turn. Negative: ended by that signal."""
+        """Exit code; None while it runs or is queued. Negative: ended by that signal."""
 
     def stop(self) -> None:
         """Ask it to end; a checkpoint that is being written is completed."""
@@ -34,7 +34,7 @@ class Job(Protocol):
 
 
 class Launcher(Protocol):
-    """A place to run points."""
+    """Starts points, on this machine or elsewhere."""
 
     def start(self, command: Command) -> Job:
         """Start one point and return at once."""

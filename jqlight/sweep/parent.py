@@ -6,10 +6,10 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from jqlight.errors import ConfigError, JQLightError
+from jqlight.names import format_value
 from jqlight.report.runs import SWEEP_FILE
 from jqlight.sweep.file import Sweep
 from jqlight.sweep.folder import SweepFolder
-from jqlight.sweep.keys import label
 from jqlight.sweep.runner import Run, Status
 from jqlight.tracking.journal import read_record
 from jqlight.tracking.mlflow import (
@@ -105,7 +105,7 @@ class ParentRun:
         run_id = str(self._client.create_run(experiment_id, run_name=sweep.name, tags=tags).info.run_id)
         self._client.log_param(run_id, "points", len(sweep.points))
         for key in sweep.axes():
-            values = dict.fromkeys(label(point.settings[key]) for point in sweep.points if key in point.settings)
+            values = dict.fromkeys(format_value(point.settings[key]) for point in sweep.points if key in point.settings)
             self._client.log_param(run_id, f"axis/{key}", ", ".join(values)[:PARAM_CHARACTERS])
         self._client.log_text(run_id, sweep.path.read_text(encoding="utf-8"), SWEEP_FILE)
         return run_id

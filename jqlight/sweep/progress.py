@@ -63,7 +63,7 @@ class Progress:
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             return
         if any(key.startswith("test/") for key in row):
-            return  # scores of the best checkpoint, which lies behind the newest step
+            return  # scores of the best checkpoint, which is older than the newest step
         self.step = row["step"]
         self.newest = (self.step, float(row.get("time", 0.0)))
         self.first = self.first or self.newest

@@ -28,11 +28,11 @@ class RayLauncher:
 
     Args:
         address: of a running cluster, such as ``auto`` or ``ray://head:10001``; None starts one on this machine.
-        cpus: CPU cores that each point holds.
-        gpus: GPUs that each point holds; a fraction shares one.
+        cpus: CPU cores reserved for each point.
+        gpus: GPUs reserved for each point; a fraction shares one.
 
     Raises:
-        ConfigError: Ray is not installed, the cluster cannot be reached, or no node can ever hold a point.
+        ConfigError: Ray is not installed, the cluster cannot be reached, or no node is large enough for a point.
     """
 
     def __init__(self, address: str | None, cpus: float, gpus: float) -> None:
@@ -44,7 +44,7 @@ class RayLauncher:
             ) from error
         self._ray: Any = ray
         try:
-            _knock(address)
+            _check_port(address)
             ray.init(address=address, log_to_driver=False)
         except (OSError, ValueError, RuntimeError) as error:
             ray.shutdown()
@@ -70,10 +70,10 @@ class RayLauncher:
         if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
             self._ray.shutdown()
             held = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-            raise ConfigError(f"--cpus {cpus:g} --gpus {gpus:g}: no node holds that much for a point (nodes: {held})")
+            raise ConfigError(f"--cpus {cpus:g} --gpus {gpus:g}: no node has that much for a point (nodes: {held})")
 
 
-def _knock(address: str | None) -> None:
+def _check_port(address: str | None) -> None:
     """Raise OSError when nothing listens at ``host:port``, which Ray itself takes minutes to find out."""
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():

@@ -23,7 +23,7 @@ _STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class Status(Enum):
-    """Where a point of this sweep stands."""
+    """State of a point in this invocation of the sweep."""
 
     KEPT = "finished before"
     WAITING = "waiting"
@@ -41,7 +41,7 @@ class Run:
     folder: PointFolder
     status: Status
     resumes: bool
-    """Goes on from its last checkpoint."""
+    """Continues from its last checkpoint."""
     stages: list[str]
     """What is still to run, the first of them now or next: ``fit``, then ``test`` where the sweep asks for it."""
     progress: Progress = field(init=False)
@@ -75,7 +75,7 @@ class View(Protocol):
         """New figures may have come in."""
 
 
-class _Silent:
+class _NoView:
     def changed(self, run: Run) -> None:
         pass
 
@@ -84,25 +84,25 @@ class _Silent:
 
 
 def prepare(sweep: Sweep, folder: SweepFolder, resume: bool) -> list[Run]:
-    """The runs of a sweep: what is finished is kept, what has a checkpoint goes on from it, the rest is run.
+    """The runs of a sweep: what is finished is kept, what has a checkpoint continues from it, the rest is run.
 
     Raises:
         ConfigError: there are points from an earlier sweep and ``resume`` is off, or they had other settings.
     """
     runs = []
     for point in sweep.points:
-        lying = folder.point(point)
-        state = lying.state()
+        point_folder = folder.point(point)
+        state = point_folder.state()
         if state is not State.MISSING:
             if not resume:
                 raise ConfigError(
                     f"{folder.path} holds a sweep already; --resume runs what is missing or unfinished of it, "
                     f"--name gives this one another folder"
                 )
-            lying.check(recorded_settings(sweep, point))
+            point_folder.check(recorded_settings(sweep, point))
         status = Status.KEPT if state is State.FINISHED else Status.WAITING
-        stages = [stage for stage in (("fit", "test") if sweep.test else ("fit",)) if stage not in lying.done()]
-        runs.append(Run(point, lying, status, resumes=state is State.UNFINISHED, stages=stages))
+        stages = [stage for stage in (("fit", "test") if sweep.test else ("fit",)) if stage not in point_folder.done()]
+        runs.append(Run(point, point_folder, status, resumes=state is State.UNFINISHED, stages=stages))
     return runs
 
 
@@ -124,7 +124,7 @@ class Runner:
         self._launcher = launcher
         self._command = command
         self._jobs = jobs
-        self._view: View = _Silent()
+        self._view: View = _NoView()
         self._wake = threading.Event()
         self._stopping = False
         self.stopped_by: int | None = None
@@ -140,7 +140,7 @@ class Runner:
                 self._stop()
 
     def _work(self) -> bool:
-        """Take in what has ended, start what may start; False when nothing is left to do."""
+        """Record what has ended, start what may start; False when nothing is left to do."""
         for run in self._running():
             self._collect(run, Status.FAILED)
         for run in [run for run in self._runs if run.status is Status.WAITING]:

@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from jqlight.names import format_value
 from jqlight.sweep.file import Sweep
 from jqlight.sweep.folder import SweepFolder
-from jqlight.sweep.keys import label
 from jqlight.sweep.runner import Run, Status
 
 _STYLES = {Status.RUNNING: "bold cyan", Status.FAILED: "bold red", Status.STOPPED: "yellow", Status.FINISHED: "green"}
@@ -130,7 +130,7 @@ def _cells(run: Run) -> list[str]:
 
 
 def shortened(name: str, width: int) -> str:
-    """``name`` in at most ``width`` characters: its middle left out, since it begins and ends with what tells most."""
+    """``name`` in at most ``width`` characters: its middle left out, since begin and end differ most between points."""
     if len(name) <= width:
         return name
     end = (width - 1) // 2
@@ -138,13 +138,13 @@ def shortened(name: str, width: int) -> str:
 
 
 def point_table(sweep: Sweep, folder: SweepFolder, width: int | None = None) -> tuple[Table, list[str]]:
-    """Table of a sweep's points with what lies on disk for them and their settings, and the settings left out.
+    """Table of a sweep's points with the state of their folders and their settings, and the settings left out.
 
     Args:
         sweep: the sweep.
         folder: its folder.
-        width: characters that there are; settings that do not fit are left out, the names of points tell them too.
-            None for no limit.
+        width: of the terminal in characters, None for no limit. Settings that do not fit are left out, since the names
+            of points have them too.
     """
     named = {key.removeprefix("model.").removeprefix("data."): key for key in sweep.axes()}
     columns = {
@@ -152,7 +152,7 @@ def point_table(sweep: Sweep, folder: SweepFolder, width: int | None = None) -> 
         "point": [point.name for point in sweep.points],
         "state": [folder.point(point).state().value for point in sweep.points],
         **{
-            heading: [label(point.settings[key]) if key in point.settings else "–" for point in sweep.points]
+            heading: [format_value(point.settings[key]) if key in point.settings else "–" for point in sweep.points]
             for heading, key in named.items()
         },
     }
@@ -163,7 +163,7 @@ def point_table(sweep: Sweep, folder: SweepFolder, width: int | None = None) -> 
         if heading in named and left is not None and size - _GAP > left:
             continue
         left = None if left is None else left - size
-        # A name too long for the terminal goes on in the next line; nothing of it is lost.
+        # A name too long for the terminal is wrapped: cutting it would make two points look the same.
         table.add_column(heading, overflow="fold")
         kept.append(heading)
     for row in zip(*(columns[heading] for heading in kept)):
@@ -192,7 +192,7 @@ def duration(seconds: float | None) -> str:
 
 
 def count_line(runs: list[Run]) -> str:
-    """How many points stand where, such as ``3 finished, 1 failed``."""
+    """How many points are in which state, such as ``3 finished, 1 failed``."""
     counts = Counter(run.status for run in runs)
     return ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status])
 

@@ -1,1 +1,1 @@
-"""Writing runs: the run's folder first, then MLflow and any other Lightning logger beside it."""
+"""Writing runs: the run's folder first, then MLflow and any other Lightning logger."""

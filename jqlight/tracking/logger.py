@@ -1,4 +1,4 @@
-"""The Lightning logger of a jqlight run: the run's folder first, MLflow from there, other loggers beside it."""
+"""The Lightning logger of a jqlight run: the run's folder first, MLflow from there, other loggers as well."""
 
 import math
 import os
@@ -13,6 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from jqlight.names import format_value
 from jqlight.tracking.journal import Journal, read_record
 from jqlight.tracking.mlflow import (
     PARENT_TAG,
@@ -24,6 +25,7 @@ from jqlight.tracking.mlflow import (
     same_store,
     store_uri,
 )
+from jqlight.tracking.params import flatten, numeric_q
 from jqlight.tracking.upload import UPLOAD_TIMEOUT_S, BackgroundUpload, Uploader
 
 if TYPE_CHECKING:
@@ -37,16 +39,16 @@ _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED"}
 class RunLogger(Logger):
     """Logs a run to its folder and, from a background thread, to MLflow.
 
-    Every value is in the folder (see ``jqlight.tracking.journal``) before MLflow hears of it: a store that is slow,
+    Every value is in the folder (see ``jqlight.tracking.journal``) before MLflow gets it: a store that is slow,
     dead or comes back later costs no step and loses nothing. Unlike Lightning's ``MLFlowLogger`` it does not open the
-    store when it is built, and its ``save_dir`` is the run's folder whatever the store is.
+    store when it is built, and its ``save_dir`` is the run's folder for every store.
 
     Args:
         run_dir: the run's folder; if it holds a run of the same store, that MLflow run is continued.
         experiment_name: MLflow experiment.
         run_name: name in MLflow; None takes the folder's.
         tracking_uri: MLflow store; None takes ``MLFLOW_TRACKING_URI``, else the store this run is in, else
-            ``mlflow.db`` beside the run's folder.
+            ``mlflow.db`` next to the run's folder.
         timeout: seconds to wait for the last upload when the run ends.
         patience: old name of ``timeout``.
     """
@@ -126,7 +128,7 @@ class RunLogger(Logger):
         if not self.awaits_config and params:
             values = vars(params) if isinstance(params, Namespace) else dict(params)
             if "q" in values:
-                self.log_tags({"q": spelled(values["q"])})
+                self.log_tags({"q": format_value(values["q"])})
             self._log_params(numeric_q(flatten(values)))
 
     @rank_zero_only
@@ -235,44 +237,3 @@ class DeferredClient:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connect(), name)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as ``a.b`` -> primitive, without empty ones, private ones and the words ``init_args``."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if value is None or str(key).startswith("_"):
-            continue
-        name = prefix.rstrip(".") if key == "init_args" else f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{name}." if name else "")
-        elif isinstance(value, float) and math.isfinite(value):
-            flat[name] = f"{value:.12g}"
-        else:
-            flat[name] = value
-    return flat
-
-
-def numeric_q(params: Mapping[str, Any]) -> dict[str, Any]:
-    """``params`` without a ``q`` that is no number: MLflow takes a parameter for text if one run's is.
-
-    What makes a splice or a schedule is in ``commitment`` and ``commitment.tau``, ``commitment.steps`` and so on.
-    """
-    return {name: value for name, value in params.items() if name != "q" or _is_number(value)}
-
-
-def spelled(value: Any) -> str:
-    """A number in its shortest form, a class with settings as ``Splice(tau=0.05)``, anything else as text."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Mapping) and "class_path" in value:
-        inner = ", ".join(f"{name}={spelled(v)}" for name, v in (value.get("init_args") or {}).items())
-        return f"{str(value['class_path']).rsplit('.', 1)[-1]}({inner})"
-    return str(value)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError):
-        return False

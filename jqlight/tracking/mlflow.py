@@ -71,7 +71,7 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Folder for artifacts beside a sqlite store's file, as a URI; None leaves the choice to a server."""
+    """Folder for artifacts next to a sqlite store's file, as a URI; None leaves the choice to a server."""
     path = sqlite_path(uri)
     return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
 

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a line that is redrawn on a terminal, plain lines elsewhere."""
+"""What a run shows while it runs: Lightning's progress bar over all its steps; plain lines without a terminal."""
 
 import math
 import sys
@@ -6,13 +6,14 @@ import time
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+from jqlight.names import SCORE, pass_at
 from jqlight.startup import phases
 from jqlight.tracking.config import data_summary
 
-_SECONDS_BETWEEN_LINES = 15.0
-_BAR_CELLS = 20
+_BETWEEN_LINES_S = 15.0
 # Shown while training, where logged: metric, label, format.
 _SHOWN = (
     ("train/success", "success", ".3g"),
@@ -21,57 +22,58 @@ _SHOWN = (
 )
 
 
-class Console(ProgressBar):
-    """Progress in one line: step, success, last maj@k, log-probability gap, seconds a step, time left.
+class ProgressLine(TQDMProgressBar):
+    """One line over the whole run: step, success, last maj@k, log-probability gap, seconds a step, time left.
+
+    Lightning's own bar restarts with every epoch, and its time left leaves the validations out.
 
     Args:
         title: first line, printed once the data have been read, before model and engine start.
     """
 
     def __init__(self, title: str = "") -> None:
-        super().__init__()
+        super().__init__(refresh_rate=int(sys.stdout.isatty()))  # 0: no bars, `is_enabled` is False
         self._title = title
-        self._live = sys.stdout.isatty()
-        self._enabled = True
-        self._began = self._printed = self._batch_began = self._training_seconds = 0.0
+        self._began = self._printed = self._step_began = self._training_s = 0.0
         self._first_step = 0
-        self._width = 0
-        self._evaluated = 0
-
-    # -- Lightning's switches ----------------------------------------------------------------------------------------
-
-    def disable(self) -> None:
-        """Show nothing (Lightning calls this on all processes but the first)."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        """Show progress again."""
-        self._enabled = True
-
-    @property
-    def is_enabled(self) -> bool:
-        """Whether progress is shown; ``LightningModule.print`` asks."""
-        return self._enabled
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the progress line."""
-        self._clear()
-        print(*args, **{"flush": True, **kwargs})
+        """Print above the bars."""
+        with Tqdm.external_write_mode(file=sys.stdout):
+            print(*args, **{"flush": True, **kwargs})
 
-    # -- hooks -------------------------------------------------------------------------------------------------------
+    def init_train_tqdm(self) -> Tqdm:
+        """A bar over all optimizer steps of the run, then the line."""
+        return self._bar(total=total_steps(self.trainer), bar_format="{bar:20} {desc}")
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """A bar that replaces the line while a validation within training runs."""
+        description = self.validation_description
+        return self._bar(desc=description, leave=self.trainer.state.fn == "validate", bar_format=self.BAR_FORMAT)
+
+    def _bar(self, **options: Any) -> Tqdm:
+        return Tqdm(disable=self.is_disabled, position=0, dynamic_ncols=True, file=sys.stdout, **options)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Label -> text of what the line shows between the step and the pace."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        shown = {label: f"{metrics[name]:{form}}" for name, label, form in _SHOWN if name in metrics}
+        shown |= {name.removeprefix("val/"): f"{value:.3g}" for name, value in list(headline(trainer).items())[:1]}
+        return {label: text for label, text in shown.items() if text != "nan"}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """End the start-up phase in which the data were read."""
         super().setup(trainer, pl_module, stage)
         phases.mark("data")
-        if self._title:
-            self._say(self._title)
-        if summary := data_summary(trainer):
-            self._say(summary)
+        self._say(self._title)
+        self._say(data_summary(trainer))
 
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_sanity_check_start(self, *args: Any) -> None:
         """End the start-up phase in which engine and policy were loaded; what follows is an evaluation."""
         phases.mark(_loading_phase())
+        super().on_sanity_check_start(*args)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how long the start took."""
@@ -80,95 +82,68 @@ class Console(ProgressBar):
         self._say(phases.line())
         self._first_step = trainer.global_step
         self._began = time.monotonic()
+        super().on_train_start(trainer, pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Go on: the bar is over all epochs."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
         """Start the clock of a step."""
-        self._batch_began = time.monotonic()
+        self._step_began = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Redraw the line, or print one every 15 seconds."""
         now = time.monotonic()
-        self._training_seconds += now - self._batch_began
-        if self._live:
-            self._draw(self._training_line(trainer))
-        elif now - self._printed > _SECONDS_BETWEEN_LINES or trainer.global_step == self._first_step + 1:
-            self._printed = now
-            self._say(self._training_line(trainer))
+        self._training_s += now - self._step_began
+        due = now - self._printed > _BETWEEN_LINES_S or trainer.global_step == self._first_step + 1
+        if self.is_enabled or due:
+            self._show(trainer, self._line(trainer, pl_module))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count the batches of an evaluation."""
-        self._evaluated = 0
-
-    on_test_start = on_validation_start
-    on_predict_start = on_validation_start
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Show how far the evaluation is."""
-        self._count(trainer)
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Show how far the test is."""
-        self._count(trainer)
-
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Show how far the prediction is."""
-        self._count(trainer)
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Go on: see ``on_train_epoch_start``."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the scores of a validation within training."""
-        if trainer.state.fn != "fit":
-            return
-        scores = [f"{name} {value:.3g}" for name, value in headline(trainer).items()]
-        self._say(f"validation at step {trainer.global_step}: " + ", ".join(scores))
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == "fit":
+            scores = [f"{name} {value:.3g}" for name, value in headline(trainer).items()]
+            self._say(f"validation at step {trainer.global_step}: " + ", ".join(scores))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the last state of the line standing, with the time that training took."""
-        self._say(f"{self._training_line(trainer)}  {duration(time.monotonic() - self._began)} in all")
+        line = self._line(trainer, pl_module)
+        self._show(trainer, f"{line}  {Tqdm.format_interval(time.monotonic() - self._began)} in all")
+        super().on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the line before an error is printed."""
-        self._clear()
+        for bar in (self._val_progress_bar, self._train_progress_bar):
+            if bar is not None:
+                bar.close()
 
-    def _count(self, trainer: Trainer) -> None:
-        self._evaluated += 1
-        if self._live:
-            self._draw(f"{trainer.state.stage.value if trainer.state.stage else ''}: batch {self._evaluated}")
-
-    # -- text --------------------------------------------------------------------------------------------------------
-
-    def _training_line(self, trainer: Trainer) -> str:
+    def _line(self, trainer: Trainer, pl_module: LightningModule) -> str:
         step, total = trainer.global_step, total_steps(trainer)
         parts = [f"step {step}" + (f"/{total}" if total else "")]
-        metrics = {name: value for name, value in trainer.callback_metrics.items() if not math.isnan(value)}
-        parts += [f"{label} {float(metrics[name]):{form}}" for name, label, form in _SHOWN if name in metrics]
-        parts += [f"{name.removeprefix('val/')} {value:.3g}" for name, value in list(headline(trainer).items())[:1]]
-        done = step - self._first_step
-        if done > 0:
-            pace = self._training_seconds / done
+        parts += [f"{label} {text}" for label, text in self.get_metrics(trainer, pl_module).items()]
+        if done := step - self._first_step:
+            pace = self._training_s / done
             parts.append(f"{pace:.2g} s/step" if pace < 10 else f"{pace:.0f} s/step")
             if total and total > step:  # validations are in this figure, not in the pace
-                parts.append(f"{duration((time.monotonic() - self._began) / done * (total - step))} left")
-        line = "  ".join(parts)
-        if self._live and total:
-            filled = round(_BAR_CELLS * step / total)
-            line = "█" * filled + "░" * (_BAR_CELLS - filled) + " " + line
-        return line
+                left = (time.monotonic() - self._began) / done * (total - step)
+                parts.append(f"{Tqdm.format_interval(left)} left")
+        return "  ".join(parts)
 
-    def _draw(self, line: str) -> None:
-        if self._enabled:
-            sys.stdout.write("\r" + line.ljust(self._width))
-            sys.stdout.flush()
-            self._width = len(line)
-
-    def _clear(self) -> None:
-        if self._live and self._width and self._enabled:
-            sys.stdout.write("\r" + " " * self._width + "\r")
-            self._width = 0
+    def _show(self, trainer: Trainer, line: str) -> None:
+        if self.is_enabled:
+            self.train_progress_bar.n = trainer.global_step
+            self.train_progress_bar.set_description_str(line)
+        else:
+            self._printed = time.monotonic()
+            self._say(line)
 
     def _say(self, line: str) -> None:
-        if self._enabled:
-            self._clear()
-            print(line, flush=True)
+        if line and self._enabled:
+            self.print(line)
 
 
 def _loading_phase() -> str:
@@ -178,26 +153,13 @@ def _loading_phase() -> str:
 
 def headline(trainer: Trainer) -> dict[str, float]:
     """The validation scores one looks at first: maj@k, its exact-match twin, pass@1."""
-    metrics = trainer.callback_metrics
-    names = [name for name in metrics if name.startswith("val/") and "maj_at" in name]
-    names = sorted(names, key=len) + [name for name in metrics if name == "val/pass_at_1"]
-    return {name: float(metrics[name]) for name in names}
+    scores = {name: found for name in trainer.callback_metrics if (found := SCORE.fullmatch(name))}
+    names = [name for name, found in scores.items() if found["stage"] == "val" and found["kind"] == "maj"]
+    names = [*sorted(names, key=len), *(name for name in scores if name == f"val/{pass_at(1)}")]
+    return {name: float(trainer.callback_metrics[name]) for name in names}
 
 
 def total_steps(trainer: Trainer) -> int | None:
     """Optimizer steps that the run will have taken at its end; None when nothing bounds it."""
-    bounds = [float(trainer.max_steps)] if trainer.max_steps > 0 else []
-    if trainer.max_epochs and trainer.max_epochs > 0:
-        bounds.append(trainer.max_epochs * float(trainer.num_training_batches))
-    bound = min(bounds, default=math.inf)
-    return int(bound) if math.isfinite(bound) else None
-
-
-def duration(seconds: float) -> str:
-    """For example ``41 s``, ``2 min 41 s``, ``3 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    total = trainer.estimated_stepping_batches
+    return int(total) if 0 < total < math.inf else None

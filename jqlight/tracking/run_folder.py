@@ -1,6 +1,8 @@
-"""Where a run's files lie: a fresh folder for a new run, the old one for a run that is continued or tested."""
+"""The folder of a run: a fresh one for a new run, the old one for a run that is continued or tested."""
 
+import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,10 @@ RUNS = Path("runs")
 """Parent of all run folders, below the working directory."""
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+
+LOCK = ".lock"
+"""File in a run's folder on which the run's process holds a lock that the system releases when the process ends."""
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 @dataclass(frozen=True)
@@ -31,18 +37,97 @@ def find_run_folder(verb: str, run_dir: str | None, run_name: str, ckpt_path: st
     """The folder that ``jqlight <verb>`` writes to and the checkpoint that it loads.
 
     Without ``run_dir`` a new run gets ``runs/<run_name>``, or ``-2``, ``-3`` and so on behind it. ``ckpt_path`` is a
-    file, or "last" or "best" of ``run_dir`` (of the newest run of this name); a checkpoint that lies in a run's folder
-    continues that run. With "last", ``fit`` starts afresh where there is no checkpoint yet.
+    file, or "last" or "best" of ``run_dir`` (of the newest run of this name); a checkpoint inside a run's folder
+    continues that run. With "last", ``fit`` starts a new run where there is no checkpoint yet.
+
+    The folder is made and held until :func:`release`, so that no other process can write to it. Of a run's several
+    processes the first does so for all.
 
     Raises:
-        ConfigError: the checkpoint does not exist, or ``run_dir`` holds another run.
+        ConfigError: the checkpoint does not exist, or ``run_dir`` holds another run, is no folder, or is being written
+            by another process.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0 and "JQLIGHT_RUN_DIR" in os.environ:
-        run_dir = os.environ["JQLIGHT_RUN_DIR"]  # the first process has chosen for all
-        return RunFolder(Path(run_dir), _checkpoint(Path(run_dir), ckpt_path))
+    if not _first_process():
+        if "JQLIGHT_RUN_DIR" in os.environ:
+            run_dir = os.environ["JQLIGHT_RUN_DIR"]  # the first process has chosen for all
+            return RunFolder(Path(run_dir), _checkpoint(Path(run_dir), ckpt_path))
+        return _choose(verb, run_dir, run_name, ckpt_path)
     folder = _choose(verb, run_dir, run_name, ckpt_path)
+    if not _hold(folder.path):
+        raise ConfigError(
+            f"run_dir: {folder.path} is being written by a run that is going on; wait for it, end it, or give "
+            "another --run_dir"
+        )
     os.environ["JQLIGHT_RUN_DIR"] = str(folder.path)
     return folder
+
+
+def _first_process() -> bool:
+    """Whether this is the first process of its run, as far as the environment says."""
+    return not int(next((os.environ[name] for name in _RANKS if os.environ.get(name, "").isdigit()), 0))
+
+
+@dataclass(frozen=True)
+class _Held:
+    descriptor: int
+    made: bool
+    """Whether this process made the folder."""
+
+
+_held: dict[Path, _Held] = {}
+
+
+def _hold(folder: Path, *, fresh: bool = False) -> bool:
+    """Take a folder for this process; whether no other process has it. A ``fresh`` one must not be there yet.
+
+    Raises:
+        ConfigError: a file is in the way.
+    """
+    if folder.resolve() in _held:
+        return not fresh
+    made = True
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except (FileExistsError, NotADirectoryError) as error:
+        if not folder.is_dir():
+            raise ConfigError(
+                f"run_dir: {folder} cannot be a folder, since {error.filename} is a file; give another folder"
+            ) from error
+        made = False
+        if fresh and [path.name for path in folder.iterdir()] != [LOCK]:  # left by one that was killed at its start
+            return False
+    return _lock(folder, made)
+
+
+def _lock(folder: Path, made: bool) -> bool:
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    with suppress(ImportError):  # no such module on Windows; there two runs in one given folder are not caught
+        import fcntl
+
+        try:
+            # A lock of the process, which its children do not inherit: an orphan of a killed run holds nothing.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                os.close(descriptor)
+                return False  # other errors: a file system without locks
+    if os.fstat(descriptor).st_nlink == 0:  # taken away by its last owner meanwhile
+        os.close(descriptor)
+        return False
+    _held[folder.resolve()] = _Held(descriptor, made)
+    return True
+
+
+def release() -> None:
+    """Let other processes have the folders of this one, and remove those into which nothing was written."""
+    for folder, held in _held.items():
+        with suppress(OSError):
+            if held.made and [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
+        os.close(held.descriptor)
+    _held.clear()
 
 
 def _choose(verb: str, run_dir: str | None, run_name: str, ckpt_path: str | None) -> RunFolder:
@@ -81,15 +166,15 @@ def _checkpoint(folder: Path, ckpt_path: str | None) -> Path | None:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Folder of the run that wrote ``checkpoint``; None if it lies elsewhere."""
+    """Folder of the run that wrote ``checkpoint``; None if no run wrote it."""
     folder = checkpoint.parent.parent
     return folder if checkpoint.parent.name == "checkpoints" and read_record(folder) else None
 
 
 def unused(run_name: str) -> Path:
-    """``runs/<run_name>``, with the first number behind it that no folder has yet."""
+    """``runs/<run_name>``, with the first number behind it that no run has yet; made and held in the same step."""
     number, path = 1, RUNS / run_name
-    while path.exists():
+    while path.exists() if not _first_process() else not _hold(path, fresh=True):
         number += 1
         path = RUNS / f"{run_name}-{number}"
     return path

@@ -1,4 +1,4 @@
-"""From a run's journal to MLflow: whatever is not there yet, as often as needed, each thing once."""
+"""From a run's journal to MLflow: what is not there yet, in as many attempts as needed, each part once."""
 
 import json
 import threading
@@ -36,8 +36,8 @@ _LONGEST_RETRY_S = 300.0
 class Uploader:
     """Brings one run in MLflow up to date with its journal.
 
-    What has arrived is noted in the journal's ``run.json`` after each part, so an upload that breaks off goes on where
-    it stopped, in this process or in a later ``jqlight sync``.
+    What has arrived is noted in the journal's ``run.json`` after each part, so an upload that breaks off continues
+    where it stopped, in this process or in a later ``jqlight sync``.
 
     Args:
         journal: of the run.
@@ -221,7 +221,7 @@ class BackgroundUpload(threading.Thread):
             try:
                 self.uploader.push()
                 self.failure, pause = None, _FIRST_RETRY_S
-            except Exception as error:  # whatever it is, the thread stays and `close` tells of what is missing
+            except Exception as error:  # the thread must survive any error: `close` reports what is missing
                 if self.failure is None and not ending:
                     self._warn(error)
                 self.failure = error
@@ -236,7 +236,7 @@ class BackgroundUpload(threading.Thread):
 
     def _warn(self, error: Exception) -> None:
         log.warning(
-            "MLflow at %s cannot be used (%s). Training goes on, everything is kept in %s; "
+            "MLflow at %s cannot be used (%s). Training continues, everything is kept in %s; "
             "`jqlight sync %s` uploads it later.",
             redacted(self.uploader.store),
             reason(error),

@@ -67,7 +67,7 @@ def test_an_example_is_its_tokens(toy, tokenizer):
     assert example.references == ("2", "alias")
 
 
-def test_a_subset_is_the_same_whatever_the_order_of_the_records(toy):
+def test_a_subset_is_the_same_for_any_order_of_the_records(toy):
     first = toy()
     second = toy(list(reversed(first.records)))
     assert ids(first.examples("train")) == ids(second.examples("train"))

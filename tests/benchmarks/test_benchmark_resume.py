@@ -19,9 +19,8 @@ class Counting(Benchmark):
 
 
 class Recorder(LightningModule):
-    def __init__(self, token_format):
+    def __init__(self):
         super().__init__()
-        self.token_format = token_format
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.trained, self.validated = [], []
 
@@ -39,17 +38,17 @@ class Recorder(LightningModule):
 
 def fit(token_format, folder, steps, resume=None, **kwargs):
     """Ids of all training batches of a run, and its last checkpoint."""
-    module = Recorder(token_format)
+    module = Recorder()
     keep = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
     trainer = Trainer(max_steps=steps, max_epochs=-1, callbacks=[keep], num_sanity_val_steps=0, **QUIET, **kwargs)
-    trainer.fit(module, datamodule=Counting(prompts_per_step=4), ckpt_path=resume)
+    trainer.fit(module, datamodule=Counting(prompts_per_step=4).bind(token_format), ckpt_path=resume)
     return module.trained, str(folder / "last.ckpt")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("limit", [1.0, 2, 0.67])
-def test_resume_goes_on_as_if_never_stopped(tmp_path, token_format, stop, limit):
+def test_resume_continues_as_if_never_stopped(tmp_path, token_format, stop, limit):
     expected, _ = fit(token_format, tmp_path / "whole", 8, limit_train_batches=limit)
     first, checkpoint = fit(token_format, tmp_path / "part", stop, limit_train_batches=limit)
     rest, _ = fit(token_format, tmp_path / "rest", 8, checkpoint, limit_train_batches=limit)
@@ -70,11 +69,11 @@ def test_resume_with_other_data_settings_is_refused(tmp_path, token_format):
     _, checkpoint = fit(token_format, tmp_path, 1)
     trainer = Trainer(max_steps=4, max_epochs=-1, **QUIET)
     with pytest.raises(ValueError, match="resume with the same data settings"):
-        trainer.fit(Recorder(token_format), datamodule=Counting(prompts_per_step=5), ckpt_path=checkpoint)
+        trainer.fit(Recorder(), datamodule=Counting(prompts_per_step=5).bind(token_format), ckpt_path=checkpoint)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_validation_sees_each_example_once(token_format):
-    module = Recorder(token_format)
-    Trainer(**QUIET).validate(module, datamodule=Counting(evaluation_batch=4), verbose=False)
+    module = Recorder()
+    Trainer(**QUIET).validate(module, datamodule=Counting(evaluation_batch=4).bind(token_format), verbose=False)
     assert sorted(module.validated) == [f"validation{i}" for i in range(10)]

@@ -112,6 +112,8 @@ def test_answers_of_one_value_vote_together(finqa):
     [
         ({"qa": {"question": "?", "answer": "1"}}, ", field 'qa': field 'exe_ans' is missing"),
         ({"qa": {"question": "?", "answer": "1", "exe_ans": None}}, ", field 'qa': field 'exe_ans' must be a number"),
+        ({"qa": {"question": "?", "answer": "1", "exe_ans": float("nan")}}, ".*field 'exe_ans' must be a number"),
+        ({"qa": {"question": "?", "answer": "1", "exe_ans": float("inf")}}, ".*field 'exe_ans' must be a number"),
         ({"qa": {"question": "?", "answer": 1, "exe_ans": 1.0}}, ", field 'qa': field 'answer' must be a string"),
         ({"table": [["a", 1]]}, ": field 'table' must be a list of rows of strings"),
         ({"pre_text": "x"}, ": field 'pre_text' must be a list"),

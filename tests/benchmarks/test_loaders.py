@@ -43,7 +43,7 @@ PINNED = [1, 5, 3, 0, 4, 2]
 
 
 @pytest.mark.parametrize("batches", range(7))
-def test_resume_from_any_batch_goes_on_as_if_never_stopped(batches):
+def test_resume_from_any_batch_continues_as_if_never_stopped(batches):
     whole = TrainLoader(questions(10), 4)
     expected = ids(whole) + ids(whole) + ids(whole)
     loader, taken = TrainLoader(questions(10), 4), []

@@ -71,7 +71,7 @@ def test_warm_text_has_the_task_first(tokenizer):
     [
         ([["", "2018", "2019"], ["revenue", "1", "2"]], "revenue | 2018: 1 | 2019: 2"),
         ([["in millions", "2018"], ["revenue", "1"], ["costs", ""]], "in millions\nrevenue | 2018: 1\ncosts"),
-        ([["", "a", ""], ["x", "1", "2"]], "x | a: 1 | 2"),  # no header: the value stands alone
+        ([["", "a", ""], ["x", "1", "2"]], "x | a: 1 | 2"),  # no header: the value is written alone
         ([["", "a", "a"], ["x", "1", "2"]], "x | a: 1 | a: 2"),
         ([["", "a"], ["x", "1", "9"]], "x | a: 1 | 9"),  # a ragged row loses nothing
         ([["only", "", "row"]], "only | row"),

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from jqlight.cli.config import Given, chosen_class, given_settings, known_keys, parameters
+from jqlight.cli.config import GivenSetting, chosen_class, parameters, read_command_line, settings_of
 
 
 @pytest.fixture
@@ -78,21 +78,24 @@ def test_another_estimator_takes_over_what_it_knows(shell, workplace, capsys, na
 
 def test_given_settings_keep_order_and_say_where(workplace):
     (workplace / "a.yaml").write_text("model: {class_path: GARL, init_args: {q: 0.5, policy: {dtype: float32}}}\n")
-    assert given_settings(["--config=a.yaml", "--model.init_args.q", "1"]) == [
-        Given("model.class_path", "GARL", "in a.yaml"),
-        Given("model.q", 0.5, "in a.yaml"),
-        Given("model.policy.dtype", "float32", "in a.yaml"),
-        Given("model.q", "1", "on the command line"),
+    assert read_command_line(["--config=a.yaml", "--model.init_args.q", "1"]).settings == [
+        GivenSetting("model.class_path", "GARL", "in a.yaml"),
+        GivenSetting("model.q", 0.5, "in a.yaml"),
+        GivenSetting("model.policy.dtype", "float32", "in a.yaml"),
+        GivenSetting("model.q", "1", "on the command line"),
     ]
 
 
 def test_the_last_class_given_is_the_chosen_one():
     from jqlight.estimators import GRPO
 
-    settings = [Given("model.class_path", "jqlight.estimators.GARL", "in a"), Given("model", "GRPO", "in b")]
+    settings = [
+        GivenSetting("model.class_path", "jqlight.estimators.GARL", "in a"),
+        GivenSetting("model", "GRPO", "in b"),
+    ]
     assert chosen_class("model", settings) is GRPO
     assert chosen_class("data", settings) is None
-    assert chosen_class("model", [Given("model", "no.such.Class", "in a")]) is None
+    assert chosen_class("model", [GivenSetting("model", "no.such.Class", "in a")]) is None
 
 
 def test_known_keys_descend_into_dataclasses_and_parents():
@@ -100,16 +103,16 @@ def test_known_keys_descend_into_dataclasses_and_parents():
         def __init__(self, depth: int, free: dict | None = None) -> None: ...
 
     class Child(Parent):
-        def __init__(self, given: Given, **settings: object) -> None: ...
+        def __init__(self, given: GivenSetting, **settings: object) -> None: ...
 
     class Closed(Parent):
-        def __init__(self, given: Given) -> None: ...
+        def __init__(self, given: GivenSetting) -> None: ...
 
-    assert known_keys("model", Child) == {
+    assert {setting.key: setting.is_open for setting in settings_of("model", Child)} == {
         "model.given": False,
         "model.given.key": False,
         "model.given.value": True,
-        "model.given.where": False,
+        "model.given.source": False,
         "model.depth": False,
         "model.free": True,
     }

@@ -2,7 +2,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from jqlight.cli.help import TRAINER, Setting, settings
+from jqlight.cli.config import settings_of
+from jqlight.cli.help import TRAINER, class_table
+from jqlight.names import BENCHMARKS, ESTIMATORS
 
 
 @dataclass(frozen=True)
@@ -31,26 +33,26 @@ class Outer:
 
 
 def test_every_setting_has_its_default_and_meaning():
-    assert list(settings("model", Outer)) == [
-        Setting("model.path", "(required)", "where it lies."),
-        Setting("model.part.size", "3", "How large, in tokens."),
-        Setting("model.part.name", "''", "What it is called."),
-        Setting("model.rate", "0.5", "how fast, per step."),
-        Setting("model.maybe", "null", "may be missing."),
-        Setting("model.maybe.size", "3", "How large, in tokens."),
-        Setting("model.maybe.name", "''", "What it is called."),
-        Setting("model.on", "true", ""),
+    assert [" ".join(line.split()) for line in class_table("model", Outer)] == [
+        "--model.path (required) where it lies.",
+        "--model.part.size 3 How large, in tokens.",
+        "--model.part.name '' What it is called.",
+        "--model.rate 0.5 how fast, per step.",
+        "--model.maybe null may be missing.",
+        "--model.maybe.size 3 How large, in tokens.",
+        "--model.maybe.name '' What it is called.",
+        "--model.on true",
     ]
 
 
 def test_every_setting_of_ours_is_explained():
     from jqlight import benchmarks, estimators
 
-    models = [getattr(estimators, name) for name in ("GARL", "PAFT", "GRPO", "RLOO", "MaxRL")]
-    data = [getattr(benchmarks, name) for name in ("HotpotQA", "MuSiQue", "FinQA", "TwoHop")]
+    models = [getattr(estimators, name) for name in ESTIMATORS]
+    data = [getattr(benchmarks, name) for name in BENCHMARKS]
     for prefix, classes in (("model", models), ("data", data)):
         for cls in classes:
-            unexplained = [row.key for row in settings(prefix, cls) if not row.meaning]
+            unexplained = [row.key for row in settings_of(prefix, cls) if not row.meaning]
             assert unexplained == [], cls
 
 

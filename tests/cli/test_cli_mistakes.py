@@ -82,6 +82,8 @@ FILES = [
     ("a: [1\nb: }", "config: second.yaml is not YAML (line 2, column 2"),
     ("just text", "config: second.yaml holds a str, allowed are settings"),
     ("", "config: second.yaml holds nothing"),
+    ("trainer: null", "trainer: given null, allowed are its own settings"),
+    ("data: {}\nmodel: {}\ndata: {}", "fit: config: second.yaml: data is given twice, in lines 1 and 3; keep one"),
 ]
 
 

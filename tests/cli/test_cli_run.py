@@ -56,6 +56,26 @@ def test_fit_says_where_everything_is(shell, climber):
     assert shell.err == ""
 
 
+def test_the_scores_at_the_end_are_those_of_the_whole_run_also_after_a_resume(shell, climber):
+    shell("fit", "--config", climber, "--trainer.max_steps", "4", "--trainer.num_sanity_val_steps", "-1")
+    assert shell("fit", "--ckpt_path", "runs/climber/checkpoints/last.ckpt", "--trainer.max_steps", "7") == 0, shell.err
+    header, scores = [line.split() for line in shell.out.splitlines() if "first (" in line or "val/maj_at_2  " in line]
+    assert header == ["first", "(0)", "best", "(4)", "last", "(6)"]
+    assert scores == ["val/maj_at_2", "0.500", "1.000", "0.750"]
+
+
+def test_without_a_logger_the_scores_are_told_and_no_file_is_named(shell, climber):
+    assert shell("fit", "--config", climber, "--trainer.logger", "false") == 0, shell.err
+    assert "(val/maj_at_2 1.000 at step 4)" in shell.out
+    assert "metrics.jsonl" not in shell.out
+
+
+def test_a_starting_model_that_scored_higher_is_told(shell, climber):
+    options = ["--trainer.num_sanity_val_steps", "-1", "--optimizer.lr", "4"]
+    assert shell("fit", "--config", climber, *options) == 0, shell.err
+    assert "but the starting model scored higher: val/maj_at_2 0.500 at step 0" in shell.out
+
+
 def test_the_run_is_in_mlflow_with_what_one_compares_by(shell, climber, workplace):
     shell("fit", "--config", climber, "--model.q", "0.5", "--seed_everything", "3", "--data.scenario", "warm")
     run = stored_run(workplace)
@@ -233,3 +253,21 @@ def test_logging_can_be_switched_off(shell, climber, workplace):
     assert shell("fit", "--config", climber, "--trainer.logger", "false") == 0, shell.err
     assert not (workplace / "runs/climber/metrics.jsonl").exists()
     assert (workplace / "runs/climber/checkpoints/best.ckpt").exists()
+
+
+def test_a_run_that_its_time_has_ended_says_so(shell, climber):
+    forever = ["--trainer.max_time", "00:00:00:01", "--trainer.max_steps", "9999", "--model.pause", "0.05"]
+    assert shell("fit", "--config", climber, *forever) == 0
+    assert "stopped at step " in shell.out
+    assert "trainer.max_time, 1 s over all sessions of the run, is used up; raise it to go on" in shell.out
+    assert shell("fit", "--ckpt_path", "runs/climber/checkpoints/last.ckpt") == 0
+    assert "nothing was left to train: " in shell.out and "trainer.max_time" in shell.out
+
+
+def test_a_resumed_run_says_that_nothing_was_left_only_where_nothing_was(shell, climber):
+    assert shell("fit", "--config", climber, "--trainer.max_steps", "2") == 0
+    last = ["--ckpt_path", "runs/climber/checkpoints/last.ckpt"]
+    assert shell("fit", *last, "--trainer.max_steps", "4") == 0
+    assert "nothing was left" not in shell.out
+    assert shell("fit", *last, "--trainer.max_steps", "4") == 0
+    assert "nothing was left to train: 4 steps are done; raise trainer.max_steps to go on" in shell.out

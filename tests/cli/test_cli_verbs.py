@@ -63,8 +63,8 @@ def test_an_error_of_ours_is_one_sentence_with_its_exit_code(shell, monkeypatch,
 
 def test_debug_shows_the_traceback(shell, monkeypatch):
     monkeypatch.setenv("JQLIGHT_DEBUG", "1")
-    with pytest.raises(ConfigError):
-        shell("fitt")
+    assert shell("fitt") == 2
+    assert "Traceback (most recent call last)" in shell.err and "did you mean `jqlight fit`?" in shell.err
 
 
 def test_ctrl_c_ends_any_command_with_130(shell, monkeypatch):
@@ -80,3 +80,24 @@ def test_python_dash_m_is_the_command():
     done = subprocess.run([sys.executable, "-m", "jqlight", "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("jqlight nothing: no such command")
+
+
+@pytest.mark.parametrize("value", ["-1", "-0.5", "-1e4", "-.5", "-1E-3", "-inf"])
+def test_a_negative_number_behind_a_blank_is_a_value(climber, shell, value):
+    assert shell("fit", "--config", climber, "--optimizer.lr", value) == 2
+    assert shell.err.startswith("jqlight fit: optimizer.lr: given -") and shell.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("export --ouput x --ckpt y", "did you mean --out?"),
+        ("compare --experimnt x", "did you mean --experiment?"),
+        ("sweep s.yaml --dry-rnu", "did you mean --dry-run?"),
+        ("sweep s.yaml --job 3", "did you mean --jobs?"),
+        ("score p.jsonl --bechmark=x", "did you mean --benchmark?"),
+    ],
+)
+def test_a_misspelt_option_of_a_small_command_gets_the_nearest(shell, command, hint):
+    assert shell(*command.split()) == 2
+    assert hint in shell.err and shell.err.count("\n") == 1

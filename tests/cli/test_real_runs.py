@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 ESTIMATORS = ["GARL", "PAFT", "GRPO", "RLOO", "MaxRL"]
 SMALL = {
     "model.policy.dtype": "float32",
+    "model.sampler.dtype": "float32",
+    "trainer.precision": "32-true",
     "model.rollouts": 2,
     "model.samples": 2,
     "model.sampler.max_thinking_tokens": 6,
@@ -101,12 +103,12 @@ def test_the_quickstart_learns_while_it_samples_ahead(shell, workplace):
     assert rows[-1]["train/log_success"] > rows[0]["train/log_success"] + 10
     assert all(0.5 < row["train/importance_ratio"] < 2 for row in rows[1:])
     assert all(0 <= row["train/importance_clipped"] < 0.5 for row in rows[1:])
-    assert [row["step"] for row in rows if "train/logprob_gap" in row] == [1], "no gap beside older weights"
+    assert [row["step"] for row in rows if "train/logprob_gap" in row] == [1], "no gap where the rollouts are older"
     assert rows[0]["train/logprob_gap"] < 1e-3
 
 
 @pytest.mark.engine
-def test_grpo_stands_still_where_no_answer_is_ever_right(shell, workplace):
+def test_grpo_does_not_learn_where_no_answer_is_ever_right(shell, workplace):
     run = {"trainer.max_steps": 3, "trainer.val_check_interval": 3, "data.validation_size": 4, "model.samples": 2}
     arguments = ["--config", ROOT / "conf/quickstart.yaml", "--model", "jqlight.estimators.GRPO", *options(run)]
     assert shell("fit", *arguments, "--run_dir", "run") == 0, shell.err
@@ -116,7 +118,7 @@ def test_grpo_stands_still_where_no_answer_is_ever_right(shell, workplace):
 
 
 @pytest.mark.engine
-def test_a_run_that_collapses_says_so_and_goes_on(shell, workplace):
+def test_a_run_that_collapses_says_so_and_continues(shell, workplace):
     """From a model that is right, in its own format, with a learning rate that ruins it."""
     run = {"trainer.max_steps": 8, "trainer.val_check_interval": 8, "data.validation_size": 4, "model.samples": 2}
     ruin = {"data.answer_format": "ans {answer}", "optimizer.lr": 0.05}

@@ -51,7 +51,7 @@ def test_doctor_warns_of_more_threads_than_cores(monkeypatch):
 
 def test_a_check_that_hangs_becomes_a_warning():
     release = threading.Event()
-    finding = doctor.patiently("hub", lambda: release.wait(60) and None, patience=0.05)
+    finding = doctor.with_timeout("hub", lambda: release.wait(60) and None, timeout=0.05)
     release.set()
     assert finding == Finding("warn", "hub", "no answer within 0 s")
 
@@ -106,9 +106,9 @@ def test_ui_prints_the_command_for_the_runs_store(workplace, shell):
 
 
 def test_ui_finds_the_store(workplace, monkeypatch):
-    beside = f"sqlite:///{workplace}/runs/mlflow.db"
-    assert ui.find_store(workplace / "runs", None) == beside
-    assert ui.find_store(workplace / "runs" / "a", None) == beside
+    expected = f"sqlite:///{workplace}/runs/mlflow.db"
+    assert ui.find_store(workplace / "runs", None) == expected
+    assert ui.find_store(workplace / "runs" / "a", None) == expected
     assert ui.find_store(workplace / "runs", "other.db") == f"sqlite:///{workplace}/other.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
     assert ui.find_store(workplace / "runs", None) == "http://server"
@@ -127,7 +127,7 @@ def test_ui_of_a_server_prints_the_runs_page(workplace, shell, monkeypatch):
     assert shell.out == "http://server:5000/#/experiments/7/runs/r1\n"
 
 
-def test_ui_becomes_the_server_and_names_the_page(workplace, shell, monkeypatch):
+def test_ui_runs_the_server_in_its_process_and_names_the_page(workplace, shell, monkeypatch):
     class Replaced(BaseException):
         pass
 

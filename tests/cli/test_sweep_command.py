@@ -147,7 +147,7 @@ def test_mistakes_on_the_command_line_start_nothing(fake_fit, write_sweep, argum
 
 
 @pytest.mark.parametrize(("number", "setting"), [(signal.SIGINT, ""), (signal.SIGTERM, ", fake.polite: 1")])
-def test_signal_stops_the_points_and_resume_goes_on(fake_fit, write_sweep, number, setting):
+def test_signal_stops_the_points_and_resume_continues(fake_fit, write_sweep, number, setting):
     # A point that ends with 0 because it was asked to stop is not finished.
     path = write_sweep(f"overrides: {{fake.steps: 5, fake.seconds: 0.3{setting}}}\ngrid: {{seed: [0, 1]}}\n")
     sweep = subprocess.Popen([sys.executable, "-c", DRIVER, str(path)], stdout=subprocess.PIPE, text=True)

@@ -23,6 +23,10 @@ ALL = [GARL, PAFT, GRPO, RLOO, MaxRL]
     ("make", "key"),
     [
         *[(partial(kind, rollouts=0), "model.rollouts: given 0") for kind in ALL],
+        *[(partial(kind, rollouts=10**9), "model.rollouts: given 1000000000") for kind in ALL],
+        (partial(GARL, samples=10**9), "model.samples: given 1000000000"),
+        (partial(GRPO, kl=math.nan), "model.kl: given nan"),
+        (partial(GRPO, eps=-1.0), "model.eps: given -1.0"),
         *[(partial(kind, rollouts=1), "model.rollouts: given 1") for kind in (GARL, GRPO, RLOO, MaxRL)],
         *[(partial(kind, samples=0), "model.samples: given 0") for kind in ALL],
         *[(partial(kind, max_grad_norm=-1.0), "model.max_grad_norm: given -1") for kind in ALL],

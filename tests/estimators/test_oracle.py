@@ -15,7 +15,7 @@ from jqlight.objective import Splice, garl
 from jqlight.sampling import Rollout
 
 Q = [0.0, 0.25, 0.5, 0.75, 1.0]
-TAU = 0.05  # the mean of three weights lies on both sides of it
+TAU = 0.05  # the mean of three weights is on both sides of it
 EXACT = 1e-10  # relative to the gradient's norm; the measured differences are below 1e-14
 
 

@@ -12,7 +12,7 @@ WORKER = Path(__file__).parent / "ranks_worker.py"
 
 
 def run(path: str, devices: int, folder: Path) -> list[dict]:
-    # The package beside these tests, whichever one is installed.
+    # The package of this checkout, even where another one is installed.
     places = os.pathsep.join(str(WORKER.parents[n]) for n in (1, 2))
     environment = {**os.environ, "PYTHONPATH": places, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(WORKER), path, str(devices), str(folder)]

@@ -1,4 +1,4 @@
-"""A real training step: equal to sequences scored one by one, whatever the batching; masks, edges and schedules."""
+"""A real training step: equal to sequences scored one by one, for any batching; masks, edges and schedules."""
 
 import math
 import random
@@ -24,7 +24,7 @@ from jqlight.schedules import Cosine, Linear, Step
 
 END = 4  # </think> of the tiny models
 TARGET = (101, 101, 15, 16, 1)  # separator, "ab", end of sequence
-# Rotary positions and norms of Qwen3 and Llama are computed in float32 whatever the weights are.
+# Rotary positions and norms of Qwen3 and Llama are computed in float32 for weights of any format.
 TOLERANCE = {"tiny_gpt2": 1e-10, "tiny_qwen3": 1e-6, "tiny_llama": 1e-6}
 MODELS = list(TOLERANCE)
 
@@ -340,9 +340,9 @@ def test_a_stalled_run_says_so_and_a_healthy_one_does_not(q: float, scale: str, 
         callbacks=[logged],
         optimizer=partial(torch.optim.AdamW, lr=1e-6),
     )
-    told = [line for line in said if "nothing is being learnt" in line]
-    assert len(told) == stalls
-    assert ("step 10: " in told[0] and "--model.scale batch" in told[0]) if stalls else True
+    notices = [line for line in said if "nothing is being learnt" in line]
+    assert len(notices) == stalls
+    assert ("step 10: " in notices[0] and "--model.scale batch" in notices[0]) if stalls else True
     assert (logged.steps[-1]["train/update_size"] < 1e-2) == stalls
 
 

@@ -11,7 +11,7 @@ from jqlight.metrics.voting import fold, majority_vote
 
 
 def enumerated(answers, scores, k):
-    """Mean score and tie rate over all subsets of size k, each voted on as it stands."""
+    """Mean score and tie rate over all subsets of size k, each voted on by itself."""
     score = ties = 0.0
     subsets = list(itertools.combinations(range(len(answers)), k))
     for subset in subsets:
@@ -57,7 +57,7 @@ def test_large_n_keeps_its_precision():
 
 
 def test_beyond_the_limit_a_seeded_estimate_close_to_the_exact_value(monkeypatch):
-    answers = [str(i % 5) if i < 10 else "" for i in range(40)]  # a draw of 4 is often silent
+    answers = [str(i % 5) if i < 10 else "" for i in range(40)]  # a draw of 4 is often all empty
     scores = [float(i % 5 == 0) for i in range(40)]
     exact = majority_vote(answers, scores, 4)
     monkeypatch.setattr(voting, "_EXACT_WORK", 0)

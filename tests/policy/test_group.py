@@ -18,7 +18,7 @@ from naive_policy import (
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, LoRA
 
-# Norms and rotary embeddings of Qwen3 and Llama run in float32 whatever the weights are.
+# Norms and rotary embeddings of Qwen3 and Llama run in float32 for weights of any format.
 MODELS = [("tiny_gpt2", 1e-10), ("tiny_qwen3", 1e-6), ("tiny_llama", 1e-6)]
 # 1: every row alone; 10 to 60: several micro-batches, scored first; 200: kept in two or one; auto: kept in one.
 BUDGETS = [1, 10, 25, 40, 60, 200, "auto"]

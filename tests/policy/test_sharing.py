@@ -111,7 +111,7 @@ def test_gradient_is_the_naive_one_along_the_chosen_route(make: object, route: R
 
 
 def test_a_cache_that_is_not_honoured_is_measured(tiny_qwen3: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A model that counts positions from 0 whatever is in its cache: no config tells, the log-probabilities do."""
+    """A model that counts positions from 0 even behind a cache: its config hides it, its log-probabilities do not."""
     policy = load(tiny_qwen3)
 
     def count_from_zero(module: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -1,4 +1,3 @@
-import math
 import statistics
 from dataclasses import replace
 
@@ -8,10 +7,10 @@ from synthetic_runs import STEPS, Fake, log_run, log_sweep
 
 from jqlight.errors import ConfigError
 from jqlight.escape import escape_step
-from jqlight.report.compare import compare, metric_keys
-from jqlight.report.published import beside, read_published
+from jqlight.report.compare import compare, mean_curve, metric_keys
+from jqlight.report.published import compare_with_published, read_published
 from jqlight.report.runs import child_records, find_parents, get_parent, single_records
-from jqlight.report.tables import published_table, summary_table
+from jqlight.report.tables import markdown, summary_table
 from jqlight.tracking.mlflow import open_store
 
 RUNS = [
@@ -41,26 +40,32 @@ def comparison(client):
     return compare(child_records(client, [get_parent(client, parent)], metric_keys))
 
 
-def row(comparison, method):
-    return next(row for row in comparison.rows if row.setting.method == method)
+def runs_of(comparison, method):
+    return next(runs for setting, runs in comparison.settings().items() if setting.method == method)
+
+
+def summary(comparison):
+    """The summary as it is printed: headings and lines."""
+    table = summary_table(comparison).reset_index()
+    return list(table.columns), table.to_numpy().tolist()
 
 
 def test_rows_are_settings_in_order_with_their_seeds(comparison):
-    methods = [(row.setting.method, len(row.outcomes)) for row in comparison.rows]
+    methods = [(setting.method, len(runs)) for setting, runs in comparison.settings().items()]
     assert methods == [("GARL q=0.25", 1), ("GARL q=0.75", 2), ("GARL q=1", 2), ("GARL splice(0.05)", 1), ("GRPO", 2)]
     assert comparison.k == 16
 
 
 def test_best_validation_and_its_spread_over_seeds(comparison):
-    found = row(comparison, "GARL q=0.75")
-    assert found.spread("maj").mean == pytest.approx(0.7)
-    assert found.spread("maj").deviation == pytest.approx(statistics.stdev([0.8, 0.6]))
+    found = runs_of(comparison, "GARL q=0.75")
+    assert found["maj"].mean() == pytest.approx(0.7)
+    assert found["maj"].std() == pytest.approx(statistics.stdev([0.8, 0.6]))
     # The others are those of the same validation, not each one's own best.
-    assert found.spread("best_step").mean == 40
-    assert found.spread("exact_maj").mean == pytest.approx(0.35)
-    assert found.spread("pass_1").mean == pytest.approx(0.175)
-    assert row(comparison, "GRPO").spread("best_step").mean == 20  # the earliest of equals
-    assert row(comparison, "GARL q=0.25").spread("maj").deviation is None
+    assert found["best_step"].mean() == 40
+    assert found["exact_maj"].mean() == pytest.approx(0.35)
+    assert found["pass_1"].mean() == pytest.approx(0.175)
+    assert runs_of(comparison, "GRPO")["best_step"].mean() == 20  # the earliest of equals
+    assert len(runs_of(comparison, "GARL q=0.25")) == 1
 
 
 def test_escape_step_is_where_the_running_mean_passes_the_threshold(comparison):
@@ -69,39 +74,37 @@ def test_escape_step_is_where_the_running_mean_passes_the_threshold(comparison):
         step for i, (step, _) in enumerate(success) if i >= 4 and sum(v for _, v in success[i - 4 : i + 1]) / 5 >= 0.1
     )
     assert escape_step(success) == expected
-    by_seed = [outcome.escape_step for outcome in row(comparison, "GARL q=0.75").outcomes]
-    assert by_seed == [expected, expected + 10]
-    assert [outcome.escape_step for outcome in row(comparison, "GRPO").outcomes] == [None, None]
+    assert runs_of(comparison, "GARL q=0.75")["escape"].tolist() == [expected, expected + 10]
+    assert runs_of(comparison, "GRPO")["escape"].isna().all()
 
 
 def test_cost_is_summed_over_the_run(comparison):
-    found = row(comparison, "GARL q=1").outcomes[0].values
+    found = runs_of(comparison, "GARL q=1").iloc[0]
     assert found["minutes"] == pytest.approx(1.0)  # 60 steps of 0.25 + 0.25 + 0.4 + 0.1 s
     assert found["tokens"] == pytest.approx(60 * 5 * 4 * 2)
-    assert found["steps"] == 60
 
 
 def test_summary_says_how_many_escaped(comparison):
-    table = summary_table(comparison)
-    cells = {line[0]: dict(zip(table.headings, line)) for line in table.rows}
+    headings, lines = summary(comparison)
+    cells = {line[0]: dict(zip(headings, line)) for line in lines}
     assert cells["GARL q=0.75"]["maj@16"] == "0.700 ± 0.141"
     assert cells["GARL q=1"]["escape step"].endswith("(1 of 2)")
     assert cells["GRPO"]["escape step"] == "never"
     assert cells["GARL q=0.25"]["maj@16"] == "0.000"
-    assert "test maj@16" not in table.headings
-    assert table.markdown().splitlines()[1].startswith("| --- | ---: |")
+    assert "test maj@16" not in headings
+    assert markdown(summary_table(comparison)).splitlines()[1].startswith("| --- | ---: |")
 
 
 def test_nobody_escaping_is_shown(client):
     parent = log_sweep(client, [Fake("GRPO", middle=None)], name="stuck")
     table = summary_table(compare(child_records(client, [get_parent(client, parent)], metric_keys)))
-    assert table.rows[0][table.headings.index("escape step")] == "never"
+    assert table["escape step"].tolist() == ["never"]
 
 
 def test_mean_curve_is_over_the_runs_that_logged_a_step(comparison):
-    curve = {step: rest for step, *rest in row(comparison, "GARL q=0.75").mean_curve("val/maj_at_16")}
-    assert curve[40] == pytest.approx([0.7, 0.6, 0.8])
-    assert curve[60] == pytest.approx([0.525, 0.45, 0.6])
+    curve = mean_curve(runs_of(comparison, "GARL q=0.75"), "val/maj_at_16")
+    assert curve.loc[40].tolist() == pytest.approx([0.7, 0.6, 0.8])
+    assert curve.loc[60].tolist() == pytest.approx([0.525, 0.45, 0.6])
 
 
 def test_settings_that_differ_at_the_same_seed_make_rows_of_their_own(client):
@@ -109,13 +112,13 @@ def test_settings_that_differ_at_the_same_seed_make_rows_of_their_own(client):
     clean = Fake("GARL", "1", 0, params=(("data.label_noise", "0"), ("optimizer.lr", "0.1")))
     parents = [get_parent(client, log_sweep(client, [run], name=name)) for run, name in ((noisy, "n"), (clean, "c"))]
     found = compare(child_records(client, parents, metric_keys))
-    assert [row.setting.place for row in found.rows] == [
+    assert list(found.panels()) == [
         "TwoHop, cold, label_noise 0",
         "TwoHop, cold, label_noise 0.3",
     ]
-    table = summary_table(found)
-    assert table.headings[:3] == ["setting", "method", "n"]
-    assert table.rows[0][:2] == ["TwoHop, cold, label_noise 0", "GARL q=1"]
+    headings, lines = summary(found)
+    assert headings[:3] == ["setting", "method", "n"]
+    assert lines[0][:2] == ["TwoHop, cold, label_noise 0", "GARL q=1"]
 
 
 def test_runs_logged_before_there_was_a_commitment_parameter_share_a_row_with_newer_ones(client):
@@ -124,14 +127,14 @@ def test_runs_logged_before_there_was_a_commitment_parameter_share_a_row_with_ne
     runs = [old, replace(new, seed=1), new]
     parents = [log_sweep(client, [run], name=f"s{number}") for number, run in enumerate(runs)]
     records = child_records(client, [get_parent(client, parent) for parent in parents], metric_keys)
-    (row,) = compare(records).rows
-    assert (row.setting.method, len(row.outcomes)) == ("GARL splice(0.05)", 3)
+    ((setting, found),) = compare(records).settings().items()
+    assert (setting.method, len(found)) == ("GARL splice(0.05)", 3)
 
 
 def test_seed_alone_makes_no_new_row(client):
     runs = [Fake("GARL", "1", seed, params=(("data.seed", str(seed)),)) for seed in (0, 1)]
     parent = get_parent(client, log_sweep(client, runs, name="seeds"))
-    assert len(compare(child_records(client, [parent], metric_keys)).rows) == 1
+    assert len(compare(child_records(client, [parent], metric_keys)).settings()) == 1
 
 
 def test_values_logged_again_after_a_resume_count_once(client):
@@ -147,9 +150,7 @@ def test_of_a_point_that_was_run_again_the_newest_run_counts(client):
     experiment = client.get_experiment_by_name("e").experiment_id
     parent = log_sweep(client, [Fake("GARL", "1", 0, best=0.1)], name="again")
     log_run(client, experiment, Fake("GARL", "1", 0, best=0.9), parent)
-    (only,) = compare(child_records(client, [get_parent(client, parent)], metric_keys)).rows
-    assert only.spread("maj").mean == pytest.approx(0.9)
-    assert only.spread("maj").n == 1
+    assert compare(child_records(client, [get_parent(client, parent)], metric_keys)).runs["maj"].tolist() == [0.9]
 
 
 def test_experiment_means_the_newest_sweep_of_each_name(client):
@@ -180,11 +181,11 @@ SECTION = {
 }
 
 
-def test_published_numbers_stand_beside_ours_in_percent(comparison):
+def test_published_numbers_are_compared_with_ours_in_percent(comparison):
     source, rows = read_published(SECTION, "f.yaml")
     assert source == "a paper"
-    table = published_table(beside(comparison, rows))
-    assert table.rows == [
+    table = compare_with_published(comparison, rows)
+    assert table.reset_index().to_numpy().tolist() == [
         ["TwoHop, cold", "GARL q=0.75", "pass@1", "30.0", "17.5 ± 3.5", "2", "validation"],
         ["TwoHop, cold", "GARL q=0.75", "maj@16", "38.3", "70.0 ± 14.1", "2", "validation"],
         ["TwoHop, warm", "GARL q=0.75", "maj@16", "1.5", "–", "", ""],
@@ -196,13 +197,10 @@ def test_test_split_goes_before_validation(client):
     (child,) = child_records(client, [get_parent(client, parent)], metric_keys)
     client.log_metric(child.run_id, "test/maj_at_16", 0.42, step=60)
     found = compare(child_records(client, [get_parent(client, parent)], metric_keys))
-    entries = beside(found, read_published(SECTION, "f.yaml")[1])
-    assert [(entry.metric, entry.split) for entry in entries[:2]] == [
-        ("pass_at_1", "validation"),
-        ("maj_at_16", "test"),
-    ]
-    assert entries[1].ours.mean == pytest.approx(0.42)
-    assert math.isclose(float(summary_table(found).rows[0][summary_table(found).headings.index("test maj@16")]), 0.42)
+    table = compare_with_published(found, read_published(SECTION, "f.yaml")[1])
+    assert table["our split"].tolist() == ["validation", "test", ""]
+    assert table["ours"].tolist()[1] == "42.0"
+    assert summary_table(found)["test maj@16"].tolist() == ["0.420"]
 
 
 def test_published_rows_are_checked():

@@ -3,10 +3,12 @@ import shutil
 
 import mlflow
 import pytest
+from matplotlib.text import Text
 from synthetic_runs import Fake, log_sweep
 
 from jqlight.cli.compare import main
 from jqlight.errors import ConfigError
+from jqlight.report import figures
 from jqlight.report.html import read_report
 from jqlight.report.runs import get_parent
 
@@ -52,7 +54,7 @@ def test_report_says_what_its_numbers_are(report):
     assert "running mean of train/success over 5 steps reaches 0.1" in page
     assert "a paper &amp; more" in page
     assert "made_up" in page
-    assert all(outcome.record.run_id in page for row in report.comparison.rows for outcome in row.outcomes)
+    assert all(record.run_id in page for record in report.comparison.runs["record"])
 
 
 def test_runs_that_have_not_finished_are_named(store, tmp_path):
@@ -69,7 +71,6 @@ def test_runs_that_have_not_finished_are_named(store, tmp_path):
 
 
 def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_path, monkeypatch):
-    from jqlight.report import figures
 
     client = store[1]
     parent = log_sweep(client, [], experiment="marks", artifacts=tmp_path.as_uri())
@@ -87,8 +88,7 @@ def test_advantage_has_a_mark_for_every_step_where_it_is_not_zero(store, tmp_pat
     assert drawn[0].axes[1].get_yscale() == "log"
 
 
-def test_place_without_validations_yet_says_so_beside_one_that_has_them(store, tmp_path, monkeypatch):
-    from jqlight.report import figures
+def test_a_panel_without_validations_says_so_next_to_one_that_has_them(store, tmp_path, monkeypatch):
 
     client = store[1]
     parent = log_sweep(client, [Fake("GARL", "1")], experiment="begun", artifacts=tmp_path.as_uri())
@@ -105,7 +105,6 @@ def test_place_without_validations_yet_says_so_beside_one_that_has_them(store, t
 
 
 def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(report, monkeypatch):
-    from jqlight.report import figures
 
     drawn = []
     png = figures._png
@@ -122,19 +121,17 @@ def test_figures_name_axes_with_units_and_tell_methods_apart_without_colour(repo
 
 
 def test_escape_marks_stand_on_the_curve_at_the_escape_step(report, monkeypatch):
-    from jqlight.report import figures
 
     drawn = []
     monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
     figures.pictures(report.comparison)
     marks = [line for line in drawn[2].axes[0].get_lines() if line.get_marker() == "v" and len(line.get_xdata()) == 1]
-    escaped = [row for row in report.comparison.rows if row.spread("escape").n]
-    assert [line.get_xdata()[0] for line in marks] == [round(row.spread("escape").mean) for row in escaped]
+    escaped = [runs["escape"].mean() for runs in report.comparison.settings().values() if runs["escape"].count()]
+    assert [line.get_xdata()[0] for line in marks] == [round(step) for step in escaped]
     assert len(marks) == 2  # GRPO never escapes
 
 
 def test_q_figure_places_numbers_commitments_and_methods_without_q(report, monkeypatch):
-    from jqlight.report import figures
 
     drawn = []
     monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or b"")
@@ -169,3 +166,34 @@ def test_runs_without_any_metric_make_a_report_without_figures(store, tmp_path):
     client.create_run(experiment, run_name="p", tags={"mlflow.parentRunId": parent.info.run_id, "estimator": "GARL"})
     page = read_report(client, "here", parents=[parent]).html()
     assert "nothing to draw yet" in page
+
+
+NASTY = 'x|y <script>alert("$a$")</script> $\\frac{1}{'
+
+
+def test_names_that_hold_markup_are_shown_as_they_are(store, tmp_path, monkeypatch):
+    client = store[1]
+    runs = [Fake("GARL", "0.5", benchmark=NASTY), Fake("GARL", "$a$", 1, benchmark=NASTY)]
+    parent = log_sweep(client, runs, experiment="nasty", name=NASTY, artifacts=tmp_path.as_uri())
+    drawn = []
+    png = figures._png
+    monkeypatch.setattr(figures, "_png", lambda figure: drawn.append(figure) or png(figure))
+    found = read(client, parent)
+    found.write(tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("<tr>") == 6
+    for table in (tmp_path / "out").glob("*.md"):
+        assert "<script" not in table.read_text()
+        assert len({line.replace(r"\\|", "").count("|") for line in table.read_text().splitlines()}) == 1
+    assert drawn[0].axes[0].get_title() == f"{NASTY}, cold"
+    assert not any(text.get_parse_math() for figure in drawn for text in figure.findobj(Text))
+
+
+def test_the_stores_password_is_not_in_the_report(store, tmp_path):
+    client, parent = store[1:]
+    shown = read_report(client, "http://user:s3cret@host", parents=[get_parent(client, parent)])
+    shown.write(tmp_path)
+    assert "http://user:***@host" in (tmp_path / "report.html").read_text()
+    assert not any(b"s3cret" in path.read_bytes() for path in tmp_path.iterdir())

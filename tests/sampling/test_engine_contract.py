@@ -26,7 +26,7 @@ def test_a_request_gets_the_same_tokens_in_any_company(engine, requests_):
     assert alone[0].token_ids == together[5].token_ids
 
 
-def test_a_thread_beside_a_training_step_draws_the_same_and_leaves_it_alone(engine, model, requests_):
+def test_a_thread_during_a_training_step_samples_the_same_and_does_not_change_it(engine, model, requests_):
     """What sampling ahead rests on: gradients, gradient mode and random states of the other thread stay as they are."""
 
     def gradient():
@@ -142,7 +142,7 @@ def test_random_states_are_left_alone(engine, requests_):
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
-def test_training_goes_on_after_generating(engine, model, requests_):
+def test_training_continues_after_generating(engine, model, requests_):
     engine.generate(requests_[:2], NEVER, Decoding())
     assert torch.is_grad_enabled()
     assert not torch.is_inference_mode_enabled()

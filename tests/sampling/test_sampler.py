@@ -1,10 +1,12 @@
 """Budgets and phases of the sampler, on an engine that plays back a script."""
 
+import math
 from dataclasses import replace
 
 import pytest
 from transformers import AutoTokenizer
 
+from jqlight.errors import ConfigError
 from jqlight.sampling import Completion, Decoding, Request, Sampler, SamplerConfig, Stop, answer_seed
 from jqlight.token_format import Thinking, TokenFormat
 
@@ -191,3 +193,14 @@ def test_sync_and_close_reach_the_engine(one_token):
     sampler.close()
     assert engine.synced == [{"w": 1}]
     assert engine.closed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, v) for name, wrong in {"temperature": (-1, math.inf), "top_p": (0, 1.1, math.nan)}.items() for v in wrong],
+)
+def test_a_distribution_that_does_not_exist(name, value):
+    with pytest.raises(ConfigError, match=r"sampler\.evaluation\.top_k: given -1"):
+        SamplerConfig(evaluation=Decoding(top_k=-1))
+    with pytest.raises(ConfigError, match=rf"sampler\.evaluation\.{name}: given {value}, allowed is a "):
+        SamplerConfig(evaluation=Decoding(**{name: value}))

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+import yaml
 
 from jqlight.errors import ConfigError
 from jqlight.sweep.file import read_sweep
@@ -137,3 +138,40 @@ def test_axis_given_on_the_command_line_is_refused(write_sweep):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml: No such file"):
         read_sweep(tmp_path / "none.yaml")
+
+
+HUGE = {
+    "grid": {"grid": {key: list(range(1000)) for key in ("seed", "model.rollouts", "model.samples")}},
+    "points": {"points": [{"seed": list(range(1000)), "model.rollouts": list(range(1000))}]},
+    "include": {"include": [{"seed": list(range(6000))}]},
+    "points x grid": {"points": [{"seed": list(range(100))}], "grid": {"model.rollouts": list(range(100))}},
+}
+
+
+@pytest.mark.parametrize("section", HUGE)
+def test_points_are_counted_before_they_are_made(write_sweep, section):
+    path = write_sweep(yaml.safe_dump(HUGE[section]), "sweep.yaml")
+    with pytest.raises(ConfigError, match=rf"sweep\.yaml: {section}: gives [\d,]+ points, allowed are 5,000"):
+        read_sweep(path)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", ".x", "a\nb", "x" * 101])
+def test_a_name_that_is_none(write_sweep, name):
+    path = write_sweep("grid: {q: [0.5]}\n")
+    with pytest.raises(ConfigError, match=r"--name: given .* allowed are letters"):
+        read_sweep(path, name=name)
+    for key in ("name", "experiment"):
+        with pytest.raises(ConfigError, match=f"{key}: given .* allowed are letters"):
+            read_sweep(write_sweep(yaml.safe_dump({"grid": {"q": [0.5]}, key: name})))
+
+
+@pytest.mark.parametrize("estimator", ["../../GARL", "a..b", ".GARL", "GARL.", "a/b.c", ""])
+def test_a_class_path_that_is_none(write_sweep, estimator):
+    with pytest.raises(ConfigError, match=r"sweep\.yaml: points: estimator: given"):
+        read_sweep(write_sweep(yaml.safe_dump({"points": [{"estimator": estimator}]}), "sweep.yaml"))
+
+
+@pytest.mark.parametrize("value", ["..", "../..", ".hidden", "日本", ""])
+def test_a_points_folder_is_always_inside_the_sweeps(write_sweep, value):
+    (point,) = read_sweep(write_sweep(yaml.safe_dump({"grid": {"data.path": [value]}}))).points
+    assert point.name.strip(".") and "/" not in point.name

@@ -36,7 +36,7 @@ def test_stages_done_survive_a_new_begin(folder):
 
 def test_settings_are_compared_as_json_keeps_them(folder):
     settings = {"q": {"class_path": "x", "init_args": {"tau": 0.1}}, "seed": 1, "optimizer.betas": [0.9, 0.95]}
-    folder.check(settings)  # nothing lies here yet
+    folder.check(settings)  # there are no files yet
     folder.begin(settings)
     folder.check({**settings, "optimizer.betas": (0.9, 0.95)})
     with pytest.raises(ConfigError, match=r"other settings \(q, trainer.max_steps\); delete the folder"):

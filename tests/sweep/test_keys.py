@@ -1,8 +1,9 @@
 import pytest
 
+from jqlight.names import format_value
 from jqlight.objective import Splice
 from jqlight.schedules import Cosine, Linear, Step
-from jqlight.sweep.keys import canonical_value, label
+from jqlight.sweep.keys import canonical_value
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from jqlight.sweep.keys import canonical_value, label
 )
 def test_commitments_are_spelled_as_they_spell_themselves(given, commitment):
     # A sweep's table and the tag that the run itself writes must agree.
-    assert label(canonical_value("q", given, "here")) == repr(commitment)
+    assert format_value(canonical_value("q", given, "here")) == repr(commitment)
 
 
 def test_commitments_name_classes_that_take_these_arguments():
@@ -25,9 +26,9 @@ def test_commitments_name_classes_that_take_these_arguments():
         value = canonical_value("q", given, "here")
         module, name = value["class_path"].rsplit(".", 1)
         built = getattr(__import__(module, fromlist=[name]), name)(**value["init_args"])
-        assert repr(built) == label(value)
+        assert repr(built) == format_value(value)
 
 
 def test_other_commitments_show_their_arguments():
     value = canonical_value("q", {"class_path": "mine.Ramp", "init_args": {"a": 1.0, "b": "x"}}, "here")
-    assert label(value) == "ramp(a=1, b=x)"
+    assert format_value(value) == "ramp(a=1, b=x)"

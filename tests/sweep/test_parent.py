@@ -65,7 +65,7 @@ def test_a_later_invocation_takes_the_same_parent_up_again(sweep, client):
     assert second.environment()["JQLIGHT_PARENT_RUN_ID"] == first.run_id
 
 
-def test_artifacts_lie_beside_the_store(sweep, client, fake_fit):
+def test_artifacts_are_next_to_the_store(sweep, client, fake_fit):
     parent = ParentRun(sweep, SweepFolder(Path("runs/s")))
     assert client.get_run(parent.run_id).info.artifact_uri.startswith((fake_fit / "mlartifacts").as_uri())
     text = Path(client.download_artifacts(parent.run_id, "sweep.yaml", str(fake_fit))).read_text()

@@ -66,7 +66,7 @@ def test_stopped_job_ends_its_process(tmp_path, handler):
 
 @with_ray
 def test_point_that_fits_no_node_is_refused_before_anything_starts():
-    with pytest.raises(ConfigError, match="--cpus 1 --gpus 99: no node holds that much"):
+    with pytest.raises(ConfigError, match="--cpus 1 --gpus 99: no node has that much"):
         RayLauncher(None, cpus=1, gpus=99)
 
 

@@ -16,7 +16,7 @@ from jqlight.sweep.runner import Runner, Status, prepare
 
 
 class Events:
-    """Keeps what a view is told."""
+    """Records the calls that a view gets."""
 
     def __init__(self):
         self.seen = []
@@ -77,7 +77,7 @@ def test_failed_point_is_reported_and_the_others_go_on(fake_fit, write_sweep):
     assert runs[1].folder.state() is State.STARTED
 
 
-def test_resume_runs_what_is_missing_goes_on_from_checkpoints_and_repeats_nothing(fake_fit, write_sweep):
+def test_resume_runs_what_is_missing_continues_from_checkpoints_and_repeats_nothing(fake_fit, write_sweep):
     path = write_sweep("overrides: {fake.steps: 4}\ngrid: {seed: [0]}\ninclude: [{fake.fail_at: 3, seed: 1}]\n")
     runs, _ = go(path)
     assert [run.status for run in runs] == [Status.FINISHED, Status.FAILED]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from jqlight.names import format_value
 from jqlight.report.compare import Setting
 from jqlight.report.published import read_published
 from jqlight.sweep.file import read_sweep
-from jqlight.sweep.keys import label
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -32,15 +32,15 @@ def test_fit_accepts_every_kind_of_point(path, tmp_path, monkeypatch):
     sweep = read_sweep(path)
     kinds = {}
     for point in sweep.points:
-        without_seed = {key: label(value) for key, value in point.settings.items() if key != "seed"}
+        without_seed = {key: format_value(value) for key, value in point.settings.items() if key != "seed"}
         kinds.setdefault(str(without_seed), point)
     for number, point in enumerate(kinds.values()):
         cli = RunCLI("fit", [*sweep.fit_arguments(point), "--run_dir", str(tmp_path / str(number))])
         hparams = cli.model.hparams
-        assert hparams["estimator"] == point.settings["estimator"]
+        assert hparams["estimator"] == point.settings.get("estimator", "GARL")
         if "q" in point.settings:
             q = hparams["q"]
-            assert (q if isinstance(q, str) else f"{q:g}") == label(point.settings["q"])
+            assert (q if isinstance(q, str) else f"{q:g}") == format_value(point.settings["q"])
         else:
             assert "q" not in hparams
 
@@ -49,10 +49,10 @@ def test_fit_accepts_every_kind_of_point(path, tmp_path, monkeypatch):
 def test_published_results_are_those_of_points_in_the_file(name):
     sweep = read_sweep(ROOT / "sweeps" / f"{name}.yaml")
     _, rows = read_published(sweep.published, name)
-    asked = {(point.settings["estimator"], label(point.settings.get("q", ""))) for point in sweep.points}
+    asked = {(point.settings["estimator"], format_value(point.settings.get("q", ""))) for point in sweep.points}
     published = {(row.setting.estimator, row.setting.q) for row in rows if row.setting.estimator != "base"}
     assert published <= asked
-    places = {Setting(row.setting.benchmark, row.setting.scenario, "", "").place for row in rows}
+    places = {Setting(row.setting.benchmark, row.setting.scenario, "", "").panel for row in rows}
     assert places <= {
         f"{benchmark}, {scenario}" for benchmark in ("FinQA", "HotpotQA", "MuSiQue") for scenario in ("cold", "warm")
     }

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,10 +7,9 @@ from cli_standins import Climber, Numbers
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from jqlight.errors import DataError
-from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
+from jqlight.errors import ConfigError, DataError
+from jqlight.tracking.checkpoints import RunCheckpoint, best_metric, checkpoint_step
 from jqlight.tracking.config import git_commit, machine, run_facts
-from jqlight.tracking.logger import spelled
 
 
 class Logged(Climber):
@@ -46,7 +46,7 @@ def test_last_is_the_newest_also_when_it_is_not_the_best(fit):
     assert weight(folder / "last.ckpt") == (6, 3.0)
 
 
-def test_a_run_that_dies_goes_on_from_its_newest_validation(fit, tmp_path):
+def test_a_run_that_dies_continues_from_its_newest_validation(fit, tmp_path):
     with pytest.raises(DataError):
         fit(8, fail_at=7)
     folder = tmp_path / "run" / "checkpoints"
@@ -75,7 +75,7 @@ def test_the_best_is_remembered_when_the_folder_has_moved(fit, tmp_path):
     assert not folder.exists()
 
 
-def test_another_runs_checkpoint_brings_no_best_of_its_own(fit, tmp_path):
+def test_the_best_of_another_runs_checkpoint_is_not_taken_over(fit, tmp_path):
     folder, _ = fit(4)
     fresh, _ = fit(6, folder=tmp_path / "fresh" / "checkpoints", resume=folder / "last.ckpt")
     assert weight(fresh / "best.ckpt") == (6, 3.0)
@@ -114,15 +114,6 @@ def test_run_facts_leave_out_what_a_run_does_not_have():
     assert run_facts(config, model) == {"estimator": "Climber", "q": "0.5", "benchmark": "TwoHop", "seed": "0"}
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.75, "0.75"), (1.0, "1"), (3, "3"), ("splice(0.05)", "splice(0.05)"),
-     ({"class_path": "a.b.Splice", "init_args": {"tau": 0.05}}, "Splice(tau=0.05)")],
-)  # fmt: skip
-def test_spelled(value, text):
-    assert spelled(value) == text
-
-
 def test_machine_tags_name_versions_and_host():
     tags = machine()
     assert tags["version.torch"] == torch.__version__
@@ -131,3 +122,23 @@ def test_machine_tags_name_versions_and_host():
 
 def test_git_commit_is_only_that_of_a_checkout(tmp_path):
     assert git_commit(tmp_path) is None
+
+
+class Runs:
+    def __reduce__(self):
+        return (Path.touch, (Path("pwned"),))
+
+
+@pytest.mark.parametrize("kind", ["empty", "random", "half", "foreign", "list", "pickle", "text"])
+def test_a_file_that_is_no_checkpoint_is_told(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "last.ckpt"
+    whole = {"state_dict": {"w": torch.zeros(1000)}, "global_step": 3}
+    contents = {"foreign": {"w": torch.zeros(3)}, "list": [1], "pickle": {**whole, "epoch": Runs()}}
+    torch.save(contents.get(kind, whole), path)
+    if kind in ("empty", "random", "half", "text"):
+        data = path.read_bytes()
+        path.write_bytes({"empty": b"", "random": b"\x07" * 999, "half": data[: len(data) // 2], "text": b"no"}[kind])
+    with pytest.raises(ConfigError, match=r"ckpt_path: .*last\.ckpt is no checkpoint of a run \(\w+\): it is cut off"):
+        checkpoint_step(path)
+    assert not Path("pwned").exists()

@@ -22,7 +22,7 @@ def test_metrics_are_on_disk_line_by_line(journal):
     assert lines[0]["time"] == pytest.approx(lines[1]["time"], abs=60)
 
 
-def test_reading_goes_on_where_it_stopped(journal):
+def test_reading_continues_where_it_stopped(journal):
     journal.log_metrics({"a": 1.0}, 1)
     rows, offset = journal.metrics_from(0)
     assert [row["a"] for row in rows] == [1.0]

@@ -7,8 +7,9 @@ import pytest
 from mlflow import MlflowClient
 
 from jqlight.tracking.journal import Journal, read_record
-from jqlight.tracking.logger import RunLogger, flatten
+from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.mlflow import reason, sqlite_uri
+from jqlight.tracking.params import flatten
 from jqlight.tracking.upload import Uploader
 
 DEAD = "http://127.0.0.1:9"
@@ -116,7 +117,7 @@ def test_a_stage_other_than_validation_is_in_the_name(workplace):
     assert (workplace / "runs/a/samples/test_step_000120.jsonl").exists()
 
 
-def test_a_dead_store_delays_nothing_and_sync_brings_everything(workplace, client, store, caplog, monkeypatch):
+def test_a_dead_store_delays_nothing_and_sync_uploads_everything(workplace, client, store, caplog, monkeypatch):
     monkeypatch.setattr("jqlight.tracking.upload.log.propagate", True)
     logger = RunLogger("runs/a", tracking_uri=DEAD)
     write(logger)
@@ -175,7 +176,7 @@ def test_the_same_folder_continues_the_same_run(workplace, client):
     assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
 
 
-def test_a_run_deleted_from_the_store_is_uploaded_anew(workplace, client):
+def test_a_run_deleted_from_the_store_is_uploaded_again(workplace, client):
     logger = RunLogger("runs/a")
     write(logger)
     logger.finalize("success")

@@ -75,7 +75,7 @@ def test_compare_leaves_its_report_on_the_parent_run(server, tmp_path, capsys):
     )
     assert files == {f"comparison/{name}" for name in named}
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(url)  # load_table looks in the global store, whatever the client's
+    mlflow.set_tracking_uri(url)  # load_table looks in the global store, not in the client's
     try:
         table = mlflow.MlflowClient(url).load_table(experiment, "comparison/summary.json", run_ids=[parent])
     finally:

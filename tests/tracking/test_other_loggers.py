@@ -1,4 +1,4 @@
-"""Loggers beside the run's own: the folder keeps what it has always, the others get metrics and the config."""
+"""Loggers in addition to the run's own: the folder keeps what it has always, the others get metrics and the config."""
 
 import csv
 import importlib.util

@@ -1,13 +1,22 @@
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from cli_standins import Climber, Numbers
+from lightning.pytorch import Callback, Trainer
 
 from jqlight.startup import Phases
 from jqlight.tracking import progress as module
-from jqlight.tracking.progress import Console, duration, headline, total_steps
+from jqlight.tracking.progress import ProgressLine, headline, total_steps
 
 
 def trainer(**fields):
@@ -33,29 +42,20 @@ def trainer(**fields):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (41, "41 s"), (161, "2 min 41 s"), (11100, "3 h 05 min"), (3599.7, "1 h 00 min")],
-)
-def test_duration(seconds, text):
-    assert duration(seconds) == text
-
-
-ENDLESS = float("inf")
-
-
-@pytest.mark.parametrize(
-    ("max_steps", "max_epochs", "batches", "total"),
+    ("options", "total"),
     [
-        (10, -1, 100, 10),
-        (-1, 2, 100, 200),
-        (150, 2, 100, 150),
-        (250, 2, 100, 200),
-        (-1, -1, 100, None),
-        (-1, 2, ENDLESS, None),
+        ({"max_steps": 10, "max_epochs": -1}, 10),
+        ({"max_epochs": 2}, 16),
+        ({"max_steps": 12, "max_epochs": 2}, 12),
+        ({"max_steps": 20, "max_epochs": 2}, 16),
+        ({"max_epochs": -1}, None),
     ],
 )
-def test_total_steps(max_steps, max_epochs, batches, total):
-    assert total_steps(trainer(max_steps=max_steps, max_epochs=max_epochs, num_training_batches=batches)) == total
+def test_total_steps(options, total):
+    trainer = Trainer(accelerator="cpu", logger=False, **options)
+    trainer.fit_loop.setup_data = lambda: None
+    trainer.fit_loop.max_batches = 8
+    assert total_steps(trainer) == total
 
 
 def test_headline_puts_the_majority_vote_first():
@@ -63,82 +63,119 @@ def test_headline_puts_the_majority_vote_first():
     assert list(headline(trainer())) == ["val/maj_at_16", "val/exact_maj_at_16", "val/pass_at_1"]
 
 
-def test_what_a_step_did_not_report_is_not_shown(capsys):
-    shown = Console("title")
-    shown.setup(trainer(), None, "fit")
-    metrics = trainer().callback_metrics | {"train/logprob_gap": torch.tensor(float("nan"))}
-    shown.on_train_start(trainer(global_step=0), None)
-    shown.on_train_batch_start(trainer(), None)
-    shown.on_train_batch_end(trainer(global_step=1, callback_metrics=metrics), None)
-    line = capsys.readouterr().out.splitlines()[-1]
-    assert "success 0.0123" in line and "gap" not in line and "nan" not in line
+class Told(Callback):
+    """Prints through the module in the third step."""
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.global_step == 3:
+            pl_module.print("a notice")
+
+
+class Run(Climber):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.5)
+
+    def training_step(self, batch, batch_idx):
+        super().training_step(batch, batch_idx)
+        self.log("train/logprob_gap", float("nan") if self.global_step > 1 else 2e-6)
+
+
+def fit(shown, **options):
+    trainer = Trainer(
+        max_steps=6, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False,
+        val_check_interval=2, num_sanity_val_steps=0, log_every_n_steps=1, callbacks=[shown, Told()],
+    )  # fmt: skip
+    trainer.fit(Run(**options), Numbers())
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys):
-    shown = Console("title")
-    shown.setup(trainer(), None, "fit")
-    shown.on_train_start(trainer(global_step=0), None)
-    for step in (1, 2, 3):
-        shown.on_train_batch_start(trainer(), None)
-        shown.on_train_batch_end(trainer(global_step=step), None)
-    shown.on_validation_end(trainer(), None)
-    lines = capsys.readouterr().out.splitlines()
+    fit(ProgressLine("title"))
+    out = capsys.readouterr().out
+    lines = out.splitlines()
     assert lines[0] == "title"
     assert lines[1].startswith("start-up ")
-    assert lines[2].startswith("step 1/10  success 0.0123  gap 2e-06  maj_at_16 0.5  ")
-    assert lines[3] == "validation at step 3: val/maj_at_16 0.5, val/exact_maj_at_16 0.25, val/pass_at_1 0.125"
-    assert len(lines) == 4
-    assert "\r" not in "".join(lines)
+    assert re.fullmatch(r"step 1/6  success 0\.5  gap 2e-06  \S+ s/step  [\d:]+ left", lines[2])
+    assert lines[3] == "validation at step 2: val/maj_at_2 0.75"
+    assert lines[4] == "a notice"
+    assert lines[5:7] == ["validation at step 4: val/maj_at_2 1", "validation at step 6: val/maj_at_2 0.75"]
+    assert re.fullmatch(r"step 6/6  success 3  maj_at_2 0\.75  \S+ s/step  [\d:]+ in all", lines[7])
+    assert len(lines) == 8
+    assert "\r" not in out
 
 
-def test_pace_counts_training_and_time_left_counts_everything(monkeypatch):
+def test_a_plain_line_comes_when_15_seconds_have_passed(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    shown = Console()
-    shown.on_train_start(trainer(global_step=0), None)
-    for _ in range(2):
-        shown.on_train_batch_start(trainer(), None)
-        now[0] += 2.0
-        shown.on_train_batch_end(trainer(global_step=2), None)
-        now[0] += 3.0  # a validation
-    assert shown._training_line(trainer(global_step=2)).endswith("2 s/step  40 s left")
+    monkeypatch.setattr(Told, "on_train_batch_start", lambda *_: now.__setitem__(0, now[0] + 8.0), raising=False)
+    monkeypatch.setattr(Run, "on_validation_epoch_start", lambda *_: now.__setitem__(0, now[0] + 1.0))
+    fit(ProgressLine())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    # Steps take 8 s and validations 1 s: the pace counts the steps alone, the time left counts both.
+    assert [line.split()[1] for line in lines] == ["1/6", "3/6", "5/6", "6/6"]
+    assert lines[1].endswith("8 s/step  00:25 left")
+    assert lines[3].endswith("8 s/step  00:51 in all")
 
 
-def test_a_terminal_line_is_redrawn_and_cleared(capsys):
-    shown = Console()
-    shown._live = True
-    shown.on_train_start(trainer(global_step=0), None)
-    shown.on_train_batch_start(trainer(), None)
-    shown.on_train_batch_end(trainer(global_step=5), None)
-    shown.print("a notice")
-    out = capsys.readouterr().out
-    bar = "█" * 10 + "░" * 10
-    assert f"\r{bar} step 5/10" in out
-    assert out.endswith("\ra notice\n")
+def on_a_terminal(code, columns=100):
+    """What a program writes to a terminal of this width."""
+    controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], stdout=terminal, stderr=subprocess.DEVNULL, env=environment
+    ) as program:
+        os.close(terminal)
+        shown = b""
+        while True:
+            try:
+                part = os.read(controller, 65536)
+            except OSError:  # the other end is closed
+                break
+            shown += part
+    os.close(controller)
+    return program.returncode, shown.decode()
 
 
-def test_a_module_prints_through_the_console(capsys):
-    shown = Console()
-    shown._live = True
-    module = LightningModule()
-    module._trainer = trainer(global_step=5, is_global_zero=True, progress_bar_callback=shown)
-    shown.on_train_start(module._trainer, None)
-    shown._draw("the line")
-    module.print("a notice")
-    assert capsys.readouterr().out.endswith("\ra notice\n")
+THREE_RUNS = """
+from test_progress_line import *
+fit(ProgressLine('title'))
+print('narrow')
+fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack('HHHH', 40, 50, 0, 0))
+fit(ProgressLine())
+print('failing')
+try: fit(ProgressLine(), fail_at=3)
+except Exception as error: print('error:', error)
+"""
+
+
+def test_a_terminal_has_one_line_that_is_redrawn():
+    code, shown = on_a_terminal(THREE_RUNS)
+    assert code == 0
+    whole, narrow, failing = re.split("narrow|failing", shown)
+    assert whole.startswith("title\r\nstart-up ")
+    states = re.findall(r"\r([█▏▎▍▌▋▊▉ ]{20}) step (\d)/6 ", whole)
+    assert {step: bar.count("█") for bar, step in states} == {"1": 3, "2": 6, "3": 10, "4": 13, "5": 16, "6": 20}
+    lines = [line.rstrip("\r").rpartition("\r")[2].strip() for line in whole.split("\n")]
+    standing = [re.sub(r"\x1b\[\w", "", line) for line in lines if line]
+    assert standing[2:-1] == [
+        "validation at step 2: val/maj_at_2 0.75",
+        "a notice",
+        "validation at step 4: val/maj_at_2 1",
+        "validation at step 6: val/maj_at_2 0.75",
+    ]
+    assert re.fullmatch(r"█{20} step 6/6  success 3  maj_at_2 0\.75  \S+ s/step  [\d:]+ in all", standing[-1])
+    # Cut off rather than wrapped.
+    cut = [state for state in re.split(r"[\r\n]", narrow) if "step 5/6" in state]
+    assert cut and max(map(len, cut)) <= 50
+    assert "\nerror: record 7" in failing
+
+
+def test_a_disabled_line_is_silent(capsys):
+    shown = ProgressLine("title")
     shown.disable()
-    module.print("another")
-    assert capsys.readouterr().out == "another\n"
-
-
-def test_a_disabled_console_is_silent(capsys):
-    shown = Console("title")
-    shown.disable()
-    shown.setup(trainer(), None, "fit")
-    shown.on_train_start(trainer(), None)
-    shown.on_train_batch_end(trainer(), None)
-    shown.on_validation_end(trainer(), None)
-    assert capsys.readouterr().out == ""
+    fit(shown)
+    assert capsys.readouterr().out == "a notice\n"
 
 
 def test_phases_are_consecutive_and_add_up():

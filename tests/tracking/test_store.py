@@ -1,4 +1,4 @@
-"""Which store a run is in, how its URI is written, and that its password stands nowhere."""
+"""Which store a run is in, how its URI is written, and that its password is written nowhere."""
 
 import json
 from pathlib import Path
@@ -40,9 +40,9 @@ def test_given_goes_before_the_environment_and_that_before_what_is_recorded(work
 
 
 def test_a_run_its_sweep_and_the_pages_find_the_same_store(workplace, monkeypatch):
-    beside = f"sqlite:///{workplace}/runs/mlflow.db"
-    assert RunLogger("runs/a").tracking_uri == ui.find_store(Path("runs"), None) == beside
-    assert _store({}, SweepFolder(Path("runs/s"))) == beside
+    expected = f"sqlite:///{workplace}/runs/mlflow.db"
+    assert RunLogger("runs/a").tracking_uri == ui.find_store(Path("runs"), None) == expected
+    assert _store({}, SweepFolder(Path("runs/s"))) == expected
     Journal(workplace / "runs/a").update(tracking_uri="http://example.invalid")
     assert RunLogger("runs/a").tracking_uri == ui.find_store(Path("runs/a"), None) == "http://example.invalid"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other.invalid")
@@ -114,7 +114,7 @@ def everything(folder, *texts):
 
 
 @pytest.mark.parametrize("how", ["environment", "config"])
-def test_a_password_stands_neither_in_the_runs_files_nor_on_the_screen(shell, climber, workplace, monkeypatch, how):
+def test_a_password_is_neither_in_the_runs_files_nor_on_the_screen(shell, climber, workplace, monkeypatch, how):
     if how == "environment":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", SECRET)
         options = []

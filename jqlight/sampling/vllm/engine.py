@@ -85,7 +85,7 @@ class VLLMEngine:
         """Load ``weights`` (checkpoint names) in place and drop every cached prefix.
 
         Raises:
-            EngineError: a weight has no place in the model, one of the model's weights did not come, or the prefix
+            EngineError: a weight is not one of the model's, one of the model's weights is missing, or the prefix
                 cache could not be reset. The engine cannot be used any more.
         """
         update = {"weights_iterator": iter(weights), "is_checkpoint_format": True}
@@ -104,7 +104,7 @@ class VLLMEngine:
             raise EngineError("vllm did not reset its prefix cache after a weight update: requests are still running")
 
     def close(self) -> None:
-        """Shut the engine down and free its memory; other engines of the process go on."""
+        """Shut the engine down and free its memory; other engines of the process keep running."""
         self._close()
         del self._llm
 

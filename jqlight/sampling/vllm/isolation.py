@@ -64,7 +64,7 @@ def quiet() -> Iterator[None]:
     What native code wrote there is replayed if the block raises.
     """
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # a library that configures logging anew would undo a logger's level
+    logging.disable(logging.WARNING)  # a library that configures logging again would undo a logger's level
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as captured, warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What it takes to run vLLM engines in a process that belongs to somebody else: environment, ranks, shutdown."""
+"""vLLM engines in a process that is not theirs alone: environment, ranks, shutdown."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ import torch
 from jqlight.errors import EngineError
 from jqlight.sampling.vllm.isolation import preserved_environ, preserved_rng, preserved_threads, quiet
 
-# The engine must run in this process (weights are handed over in memory) and tell nobody about it.
+# The engine must run in this process (weights are handed over in memory) and send no usage statistics.
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
 # One torch.compile in vLLM's log-prob code escapes enforce_eager and costs 2 to 12 s on the first call on a CPU.
 NO_COMPILATION = {"TORCHDYNAMO_DISABLE": "1"}
@@ -23,13 +23,13 @@ LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
 def hosted(*, compiles: bool) -> Iterator[dict[str, Any]]:
     """A block in which vLLM may be imported and started without leaving traces; gives further ``LLM`` arguments.
 
-    It is silent unless the user has set ``VLLM_LOGGING_LEVEL``. In a run of several processes every rank starts an
-    engine of its own within the trainer's process group, on the trainer's GPU.
+    vLLM prints warnings only, unless the user has set ``VLLM_LOGGING_LEVEL``. In a run of several processes every rank
+    starts an engine of its own within the trainer's process group, on the trainer's GPU.
     """
     os.environ.update(ENVIRONMENT)
     temporary = {} if compiles else dict(NO_COMPILATION)
-    silent = LOGGING_LEVEL not in os.environ
-    if silent:
+    quietly = LOGGING_LEVEL not in os.environ
+    if quietly:
         temporary[LOGGING_LEVEL] = "WARNING"
     arguments: dict[str, Any] = {}
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
@@ -37,7 +37,7 @@ def hosted(*, compiles: bool) -> Iterator[dict[str, Any]]:
         rank = torch.distributed.get_rank()
         local_rank = torch.cuda.current_device() if torch.cuda.is_available() else rank
         temporary |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank)}
-    noise = quiet() if silent else nullcontext()
+    noise = quiet() if quietly else nullcontext()
     with preserved_environ("VLLM_", temporary), preserved_rng(), preserved_threads(), noise:
         yield arguments
 

@@ -1,0 +1,131 @@
+"""Settings in YAML: config files with the files they are based on, and sweep files."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jqlight.errors import ConfigError
+
+BASE = "base"
+"""Key of a config file that names the files it changes, relative to itself."""
+_MOST_BYTES = 2**20
+_MOST_VALUES = 200_000
+
+
+def read_config(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each file that a config consists of, with its settings: those that it names as ``base`` in front of itself.
+
+    Args:
+        path: the config.
+        above: the files that it is a base of.
+
+    Raises:
+        ConfigError: a file that is missing, is no YAML, holds no settings, or is based on itself.
+    """
+    whose = f" (base of {above[-1]})" if above else ""
+    if path in above:
+        raise ConfigError(f"config: {path} is based on itself{whose}; take it out of {BASE}")
+    content = _read_settings(path, whose)
+    bases = content.pop(BASE, None) or []
+    for base in [bases] if isinstance(bases, str) else bases:
+        if not isinstance(base, str):
+            raise ConfigError(f"config: {path}: {BASE}: given {bases}, allowed is a file or a list of files")
+        yield from read_config(Path(os.path.normpath(path.parent / base)), (*above, path))
+    yield path, content
+
+
+def _read_settings(path: Path, whose: str) -> dict[str, Any]:
+    if path.is_dir():
+        raise ConfigError(f"config: {path} is a folder{whose}; give a file, such as {path / 'quickstart.yaml'}")
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
+        hint = f"did you mean {path.parent / near[0]}?" if near else "conf/ holds those that come with jqlight"
+        raise ConfigError(f"config: {path} does not exist{whose}; {hint}")
+    content = read_yaml(path, f"config: {path}")
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"config: {path} holds {kind}, allowed are settings as `key: value` (see conf/)")
+    return {str(key): value for key, value in content.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: ``1e-5`` is a number, a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith(":timestamp")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), [*"-+0123456789"]
+)
+
+
+def read_yaml(path: Path, what: str, broken: str = "is not YAML") -> Any:
+    """Content of a YAML file of settings.
+
+    Args:
+        path: the file.
+        what: what to call it in an error.
+        broken: what to say of a file whose text cannot be read, in front of the place.
+
+    Raises:
+        ConfigError: no such file, no YAML, a key that is given twice, or more than any config holds.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigError(f"{what} holds {path.stat().st_size:,} bytes, allowed are {_MOST_BYTES:,}")
+        loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(node, what, {})
+        return loader.construct_document(node)
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{what}: {error.strerror or error}; give the path of a YAML file") from error
+    except RecursionError as error:
+        raise ConfigError(f"{what} {broken} (nested too deep)") from error
+    except (yaml.YAMLError, ValueError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else str(error)
+        raise ConfigError(f"{what} {broken} ({' '.join(place.split())})") from error
+
+
+def _check_node(node: yaml.Node, what: str, sizes: dict[yaml.Node, int | None]) -> int:
+    """Nodes below ``node``, aliases written out: refuses a key given twice, and what is too large or holds itself."""
+    if node in sizes:
+        size = sizes[node]
+    elif isinstance(node, yaml.ScalarNode):
+        size = sizes[node] = 1
+    else:
+        sizes[node] = None
+        children = node.value
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, _ in node.value:
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+                    raise ConfigError(
+                        f"{what}: {key.value} is given twice, in lines {lines[key.value]} and {line}; keep one"
+                    )
+            children = [child for pair in node.value for child in pair]
+        size = sizes[node] = 1 + sum(_check_node(child, what, sizes) for child in children)
+    if size is None or size > _MOST_VALUES:
+        raise ConfigError(f"{what} holds more than {_MOST_VALUES:,} values when its aliases are written out")
+    return size
+
+
+def _check_keys(keys: list[yaml.Node], what: str) -> None:
+    first: dict[str, yaml.Node] = {}
+    for key in keys:
+        if isinstance(key, yaml.ScalarNode) and (other := first.setdefault(key.value, key)) is not key:
+            lines = f"lines {other.start_mark.line + 1} and {key.start_mark.line + 1}"
+            raise ConfigError(f"{what}: {key.value} is given twice, in {lines}; keep one")
