@@ -4,12 +4,21 @@ import json
 import re
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-ESTIMATORS = ("GARL", "PAFT", "GRPO", "RLOO", "MaxRL")
+
+def _exported(package: str, first: tuple[str, ...]) -> tuple[str, ...]:
+    """Classes that a package exports from modules of their own names; read from source: importing loads torch."""
+    source = (Path(__file__).parent / package / "__init__.py").read_text(encoding="utf-8")
+    imports = re.findall(r"^from jqlight\.\w+\.(\w+) import (\w+)$", source, re.MULTILINE)
+    return tuple(dict.fromkeys([*first, *(name for module, name in imports if module == name.lower())]))
+
+
+ESTIMATORS = _exported("estimators", ("GARL", "PAFT"))
 """Class names in ``jqlight.estimators``, in the order in which tables show them."""
 
-BENCHMARKS = ("HotpotQA", "MuSiQue", "FinQA", "TwoHop")
+BENCHMARKS = _exported("benchmarks", ("HotpotQA",))
 """Class names in ``jqlight.benchmarks``, likewise."""
 
 SCORE = re.compile(r"(?P<stage>val|test)/(?P<verifier>\w*?)(?P<kind>maj|pass)_at_(?P<k>\d+)")

@@ -1,18 +1,28 @@
 """The code in docs/howto does what the text says."""
 
 import json
+import math
 import re
+from itertools import product
 from pathlib import Path
 
+import pytest
+import torch
+from enumeration import World, groups, save_three_token_gpt2
 from transformers import AutoTokenizer
 
 from jqlight.token_format import Thinking, TokenFormat
 
-TEXT = (Path(__file__).parents[1] / "docs" / "howto" / "own-data.md").read_text()
+PAGES = Path(__file__).parents[1] / "docs" / "howto"
+TEXT = (PAGES / "own-data.md").read_text()
+
+
+def code_of(page: str) -> str:
+    return re.search(r"```python\n(.*?)```", (PAGES / page).read_text(), re.DOTALL).group(1)
 
 
 def test_the_benchmark_of_ones_own_is_short_and_reads_the_files_as_shown(tmp_path, tiny_qwen3):
-    source = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
+    source = code_of("own-data.md")
     assert len(source.splitlines()) <= 40
     record = re.search(r"^    (\{.*\})$", TEXT, re.MULTILINE).group(1)
     for split in ("train", "validation", "test"):
@@ -30,7 +40,7 @@ def test_the_benchmark_of_ones_own_is_short_and_reads_the_files_as_shown(tmp_pat
 
 
 def test_a_single_file_is_divided_as_the_text_says(tmp_path, tiny_qwen3):
-    source = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
+    source = code_of("own-data.md")
     names: dict = {}
     exec(source, names)
     path = tmp_path / "all.jsonl"
@@ -41,3 +51,59 @@ def test_a_single_file_is_divided_as_the_text_says(tmp_path, tiny_qwen3):
     assert [len(part) for part in ids] == [len(part - set().union(*(o for o in ids if o is not part))) for part in ids]
     assert sum(map(len, ids)) == 1000
     assert 750 < len(ids[0]) < 850
+
+
+def test_the_estimator_of_ones_own_follows_the_bound_that_it_claims(tmp_path):
+    source = code_of("own-estimator.md")
+    assert len(source.splitlines()) <= 16
+    names: dict = {}
+    exec(source, names)
+    world = World(save_three_token_gpt2(tmp_path))
+    triples = list(product(range(len(world.rationales)), repeat=3))
+    steps = groups(world, product(world.rationales, repeat=3), names["VIMCO"](**world.settings(), rollouts=3))
+    mean = torch.tensor([math.prod(world.priors[i] for i in t) for t in triples], dtype=torch.float64) @ steps
+
+    log_p = torch.stack([world.log_prior(z) for z in world.rationales])
+    log_w = torch.stack([world.log_weight(z) for z in world.rationales])
+    index = torch.tensor(triples)
+    bound = (log_p[index].sum(-1).exp() * log_w[index].exp().mean(-1).log()).sum()
+    expected = world.gradient(-bound)
+    assert ((mean - expected).norm() / expected.norm()).item() < 1e-10
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_script_trains_and_validates(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    source = code_of("script.md")
+    names: dict = {}
+    exec(source, names)
+    assert names["trainer"].global_step == 2
+    logged = names["trainer"].logged_metrics
+    assert {"val/maj_at_4", "val/exact_pass_at_1"} <= logged.keys()
+    assert "val/maj_at_4" in capsys.readouterr().out
+    assert names["model"].run_seed == 0 and names["model"].benchmark is names["data"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_script_of_the_readme_runs(tmp_path, tiny_qwen3, monkeypatch):
+    readme = (PAGES.parents[1] / "README.md").read_text()
+    source = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
+    assert len(source.splitlines()) <= 10
+    river = {"question": "Where?", "answer": "Ghent", "context": [["A", ["B."]]], "supporting_facts": [["A", 0]]}
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.json").write_text(json.dumps([{"_id": f"{split}{i}", **river} for i in range(2)]))
+    changes = {
+        "Qwen/Qwen3-0.6B": tiny_qwen3,
+        'SamplerConfig("vllm", max_thinking_tokens=512)': 'SamplerConfig("transformers", 4, 4)',
+        "max_steps=200": "max_steps=1, accelerator='cpu', limit_val_batches=0",
+        "q=0.5": "q=0.5, rollouts=2",
+        'path="data/hotpotqa"': "path='.', prompts_per_step=1, max_prompt_tokens=200",
+    }
+    for given, smaller in changes.items():
+        assert given in source
+        source = source.replace(given, smaller)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(source.replace("Trainer(", "trainer = Trainer(").replace(").fit(", "); trainer.fit("), names)
+    assert names["trainer"].global_step == 1

@@ -67,7 +67,8 @@ class Benchmark(LightningDataModule):
         prompts_per_step: prompts of one optimizer step, over all processes.
         evaluation_batch: prompts sampled at once in validation, test and predict.
         max_prompt_tokens: longer prompts are dropped and counted.
-        seed: of the subsets and of the training order.
+        seed: of the subsets and of the training order; None for the subsets of 0, the same in every run, in the order
+            of the run's seed.
 
     Raises:
         ConfigError: a number below 1, or an unknown scenario.
@@ -102,7 +103,7 @@ class Benchmark(LightningDataModule):
         prompts_per_step: int = 8,
         evaluation_batch: int = 64,
         max_prompt_tokens: int = 4096,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         if scenario not in ("cold", "warm"):
@@ -122,11 +123,13 @@ class Benchmark(LightningDataModule):
         self.prompts_per_step = prompts_per_step
         self.evaluation_batch = evaluation_batch
         self.max_prompt_tokens = max_prompt_tokens
-        self.seed = seed
+        self.seed = 0 if seed is None else seed
+        self._order_seed = seed
         self.asked = {split: asked[f"{split}_size"] for split in SPLITS}
         self.counts: dict[Split, SplitCounts] = {}
         self._examples: dict[Split, list[Example]] = {}
         self._token_format: TokenFormat | None = None
+        self._run_seed = 0
 
     @staticmethod
     def normalise(answer: str) -> str:
@@ -160,8 +163,12 @@ class Benchmark(LightningDataModule):
         if self.path is not None:
             records.existing(self.path)
 
-    def bind(self, token_format: TokenFormat) -> "Benchmark":
-        """The benchmark itself, tokenising with ``token_format``; what it has tokenised otherwise is forgotten."""
+    def bind(self, token_format: TokenFormat, run_seed: int = 0) -> "Benchmark":
+        """The benchmark itself, tokenising with ``token_format``; what it has tokenised otherwise is forgotten.
+
+        ``run_seed`` orders the training examples unless :attr:`seed` was given.
+        """
+        self._run_seed = run_seed
         if self._token_format is not token_format:
             self._token_format, self._examples = token_format, {}
         return self
@@ -189,7 +196,8 @@ class Benchmark(LightningDataModule):
         """
         examples = self.examples("train")
         rank, world_size = self._rank_and_world_size()
-        loader = TrainLoader(examples, self.prompts_per_step, self.seed, rank, world_size)
+        seed = self._run_seed if self._order_seed is None else self._order_seed
+        loader = TrainLoader(examples, self.prompts_per_step, seed, rank, world_size)
         limit = 1.0 if self.trainer is None else self.trainer.limit_train_batches
         if isinstance(limit, int) or limit != 1.0:  # 1 is one batch, 1.0 all of them
             loader.limit_epoch(limit if isinstance(limit, int) else int(limit * len(loader)))

@@ -88,11 +88,12 @@ class TrainLoader(Generic[T]):
         return {"epoch": self.epoch, "position": self.position, "settings": self._settings()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the position of ``state``.
+        """Take up the position of ``state`` and its order, whatever this loader's seed.
 
         Raises:
-            ConfigError: the state is of another training set, seed or batch size.
+            ConfigError: the state is of another training set or batch size.
         """
+        self.seed = state["settings"]["seed"]
         if state["settings"] != self._settings():
             raise ConfigError(
                 f"data: the checkpoint was trained with {state['settings']}, this run has {self._settings()}; resume "

@@ -102,7 +102,7 @@ class PolicyModule(LightningModule):
                 "docs/howto/own-data.md shows one in ten lines"
             )
         data.check_path()
-        self.benchmark = data.bind(self.token_format)
+        self.benchmark = data.bind(self.token_format, self.run_seed)
         return []
 
     def setup(self, stage: str) -> None:
