@@ -121,11 +121,3 @@ def _check_node(node: yaml.Node, what: str, sizes: dict[yaml.Node, int | None]) 
     if size is None or size > _MOST_VALUES:
         raise ConfigError(f"{what} holds more than {_MOST_VALUES:,} values when its aliases are written out")
     return size
-
-
-def _check_keys(keys: list[yaml.Node], what: str) -> None:
-    first: dict[str, yaml.Node] = {}
-    for key in keys:
-        if isinstance(key, yaml.ScalarNode) and (other := first.setdefault(key.value, key)) is not key:
-            lines = f"lines {other.start_mark.line + 1} and {key.start_mark.line + 1}"
-            raise ConfigError(f"{what}: {key.value} is given twice, in {lines}; keep one")

@@ -29,8 +29,8 @@ import yaml
 from jqlight.benchmarks import FinQA, HotpotQA, MuSiQue
 from jqlight.cli.build import parse
 from jqlight.cli.predictions import read_predictions
-from jqlight.cli.terminal import inert
 from jqlight.errors import JQLightError
+from jqlight.names import inert
 from jqlight.sampling import Decoding, SamplerConfig
 from jqlight.sweep.file import read_sweep
 from jqlight.tracking.checkpoints import checkpoint_step

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instant
 
 from jqlight.benchmarks import Benchmark
 from jqlight.cli import messages, output, quiet
-from jqlight.cli.checks import check_values, warn_of_no_validation
+from jqlight.cli.checks import check_values, explain_trainer, warn_of_no_validation
 from jqlight.cli.cluster import leave_group
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, read_command_line
 from jqlight.cli.plateau import StepPlateau
@@ -137,8 +137,6 @@ class RunCLI(LightningCLI):
         for key in ("model", "data"):
             if not self.config.get(key):
                 raise ConfigError(f"{key}: not given; give --config FILE (see conf/) or --{key} CLASS")
-        if not self.config.get("trainer"):
-            raise ConfigError("trainer: given null, allowed are its own settings; leave it out for the defaults")
 
     def instantiate_classes(self) -> None:
         """Build data, model and trainer; a class's own refusal comes out as it was raised."""
@@ -170,6 +168,7 @@ class RunCLI(LightningCLI):
         except JQLightError:
             raise
         except Exception as error:  # accelerators, strategies and plugins have their own ways to refuse
+            explain_trainer(settings, TRAINER_DEFAULTS)
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         if self.verb == "fit":
             warn_of_no_validation(settings)

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import instantiate_class
 
+from jqlight.cli.config import parameters
 from jqlight.errors import ConfigError
 from jqlight.tracking.run_names import check_experiment, check_name
 
@@ -71,6 +73,23 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     epochs = trainer.get("check_val_every_n_epoch")
     if isinstance(epochs, int) and epochs < 1:
         raise ConfigError(f"trainer.check_val_every_n_epoch: given {epochs}, allowed is 1 or more, or null")
+
+
+def explain_trainer(trainer: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise ConfigError with the key that a trainer refuses; return where it refuses none.
+
+    Args:
+        trainer: the trainer's settings, its logger and callbacks built.
+        defaults: those of jqlight, which are not blamed.
+    """
+    usual = {name: parameter.default for name, parameter in parameters(Trainer).items()} | dict(defaults)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    given = {key: value for key, value in trainer.items() if key != "callbacks" and value != usual.get(key)}
+
+    def build(attempted: Mapping[str, Any]) -> None:
+        Trainer(**{**defaults, **attempted["init_args"], **quiet})
+
+    _tell("trainer", {"class_path": "Trainer", "init_args": given}, build)
 
 
 def warn_of_no_validation(trainer: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from jqlight.cli.arguments import CommandParser
 from jqlight.errors import JQLightError
 from jqlight.report.html import Report, read_report
 from jqlight.report.runs import find_parents, get_parent
-from jqlight.report.tables import terminal_table
+from jqlight.report.tables import plain, terminal_table
 from jqlight.tracking.mlflow import log, open_store, reason, redacted, store_errors, store_uri
 
 _UNLIMITED = 1000
@@ -53,11 +53,13 @@ def present(console: Console, report: Report, folder: Path) -> None:
     tables = report.tables()
     _print(console, tables["summary"])
     for note in report.notes():
-        console.print(note, style="dim", highlight=False, soft_wrap=not console.is_terminal)
+        console.print(plain(note), markup=False, style="dim", highlight=False, soft_wrap=not console.is_terminal)
     if "published" in tables:
-        console.print(f"\nCompared with published numbers, in percent ({report.source}):", highlight=False)
+        console.print(
+            f"\nCompared with published numbers, in percent ({plain(report.source)}):", markup=False, highlight=False
+        )
         _print(console, tables["published"])
-    console.print(f"\nreport: {report.write(folder)}", highlight=False, soft_wrap=True)
+    console.print(f"\nreport: {report.write(folder)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print(console: Console, table: pd.DataFrame) -> None:

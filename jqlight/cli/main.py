@@ -12,8 +12,8 @@ from importlib.metadata import version
 
 from jqlight.cli import failures, quiet
 from jqlight.cli.imports import find_classes_here
-from jqlight.cli.terminal import inert
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
+from jqlight.names import inert
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("jqlight.cli.fit", "train a policy and export the best checkpoint"),

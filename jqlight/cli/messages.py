@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from lightning.pytorch import LightningDataModule, LightningModule
 from omegaconf.errors import OmegaConfBaseException
 
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, chosen_class, settings_of
@@ -15,6 +16,7 @@ RUN_KEYS = ("seed_everything", "run_name", "run_dir", "experiment_name", "ckpt_p
 """Top-level settings that are no section."""
 CLASSES = {"model": ESTIMATORS, "data": BENCHMARKS}
 """Config section -> the classes that come with jqlight."""
+_KINDS = {"model": LightningModule, "data": LightningDataModule}
 
 _TYPES = {
     "<class 'float'>": "a number",
@@ -35,7 +37,14 @@ def check_keys(settings: Sequence[GivenSetting], trainer: type) -> None:
         ConfigError: names the key, the value and the nearest key that exists.
     """
     known = _known(settings, trainer)
+    for section, kind in _KINDS.items():
+        chosen = chosen_class(section, settings)
+        if chosen is not None and not issubclass(chosen, kind):
+            raise ConfigError(_class_sentence(section, settings, f"which is no {kind.__name__}"))
     for given in settings:
+        if given.key in (*ROOTS, "trainer") and given.value in (None, "null"):
+            allowed = "leave it out for the defaults" if given.key == "trainer" else "give a class"
+            raise ConfigError(f"{given.key}: given null {given.source}, allowed are its own settings; {allowed}")
         section = given.key.split(".")[0]
         if section in OWN_SECTIONS or (section in ROOTS and not _is_ours(section, settings)):
             continue
@@ -109,7 +118,9 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
     if missing := re.search(r"arguments are required: (.+)", text):
         return _missing_sentence([part.strip() for part in missing[1].split(",")])
     if module := re.search(r"Problem with given class_path '([^']+)':\s*(.+)", text):
-        return _class_sentence(text, settings, f"class {module[1]} cannot be loaded: {module[2].strip().rstrip('.')}")
+        found = re.search(r'Parser key "([^"]+)"', text)
+        key = _full(found[1], settings) if found else "model"
+        return _class_sentence(key, settings, f"class {module[1]} cannot be loaded: {module[2].strip().rstrip('.')}")
     if found := re.search(r'Parser key "([^"]+)":\s*(.*)', text, re.DOTALL):
         return _value_sentence(found[1], found[2], settings)
     return " ".join(text.split())
@@ -126,7 +137,7 @@ def _missing_sentence(keys: Sequence[str]) -> str:
 def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -> str:
     key = _full(leaf, settings)
     if key in ("model", "data"):
-        return _class_sentence(f'Parser key "{key}"', settings, "no such class")
+        return _class_sentence(key, settings, "no such class")
     expected = re.findall(r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]*\])", details)
     if "jqlight.objective.Commitment" in details:
         expected.append("a schedule or Splice (class_path and init_args)")
@@ -140,12 +151,10 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -
     return f"{key}: given {_cut(value)}, allowed is {allowed}"
 
 
-def _class_sentence(text: str, settings: Sequence[GivenSetting], problem: str) -> str:
-    found = re.search(r'Parser key "([^"]+)"', text)
-    key = _full(found[1], settings) if found else "model"
+def _class_sentence(key: str, settings: Sequence[GivenSetting], problem: str) -> str:
     given = _last((f"{key}.class_path", key), settings)
     value = _cut(given.value) if given else "nothing"
-    names = CLASSES.get(key)
+    names, key = CLASSES.get(key), given.key if given else key
     if not names:
         return f"{key}: given {value}, {problem}"
     bare = str(given.value).rsplit(".", 1)[-1] if given else ""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jqlight.cli.arguments import CommandParser
-from jqlight.cli.terminal import inert
 from jqlight.errors import ConfigError
+from jqlight.names import inert
 
 if TYPE_CHECKING:
     from jqlight.benchmarks import Benchmark, Example

@@ -12,6 +12,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from jqlight.errors import ConfigError
+from jqlight.names import inert
 from jqlight.tracking.mlflow import PARENT_TAG, SWEEP_TAG, find_experiment
 
 SWEEP_FILE = "sweep.yaml"
@@ -111,11 +112,11 @@ def single_records(client: MlflowClient, experiment: str, keys: Keys) -> list[Ru
 def record(client: MlflowClient, run: Run, metrics: Iterable[str]) -> RunRecord:
     """What the store knows about one run, with the curves of ``metrics`` that it has."""
     params, tags = run.data.params, run.data.tags
-    known = {name: tags.get(name, params.get(name, "")) for name in _ATTRIBUTES}
+    known = {name: inert(tags.get(name, params.get(name, ""))) for name in _ATTRIBUTES}
     curves = {key: _curve(client, run.info.run_id, key) for key in metrics if key in run.data.metrics}
     return RunRecord(
         run_id=run.info.run_id,
-        name=run.info.run_name or run.info.run_id,
+        name=inert(run.info.run_name or run.info.run_id),
         status=run.info.status,
         start=run.info.start_time,
         estimator=known["estimator"].rsplit(".", 1)[-1],

@@ -7,10 +7,12 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from jqlight.names import inert
 from jqlight.report.compare import Comparison
 
 _GAP = 2
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")
+_TAG = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)
 
 
 def summary_table(comparison: Comparison) -> pd.DataFrame:
@@ -80,7 +82,7 @@ def terminal_table(table: pd.DataFrame, width: int) -> tuple[Table, list[str]]:
 
     The names and one number are always shown.
     """
-    names, flat = table.index.nlevels, table.reset_index()
+    names, flat = table.index.nlevels, table.reset_index().map(plain)
     widths = [max(map(len, [heading, *flat[heading]])) + _GAP for heading in flat.columns]
     fits = [count for count in range(1, len(widths) + 1) if sum(widths[:count]) - _GAP <= width]
     shown = max([names + 1, *fits])
@@ -90,6 +92,11 @@ def terminal_table(table: pd.DataFrame, width: int) -> tuple[Table, list[str]]:
     for row in flat.to_numpy():
         found.add_row(*map(escape, row[:shown]))
     return found, list(flat.columns[shown:])
+
+
+def plain(text: str) -> str:
+    r"""``text`` from a store for a terminal, or for a page that shows what a program printed: no escapes, no tags."""
+    return _TAG.sub(r"\\x3c", inert(text))
 
 
 def markdown(table: pd.DataFrame) -> str:

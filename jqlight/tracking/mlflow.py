@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import sqlite3
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,10 @@ PARAM_CHARACTERS = 500
 # Up to the last @, since some passwords hold one that is not quoted.
 _PASSWORD = re.compile(r"""(://[^:/\s@]*):[^\s'"]*@|([?&](?:password|token|secret)=)[^&\s'"]+""", re.IGNORECASE)
 _REASON_CHARACTERS = 160
+
+
+class NoStoreError(ConfigError, OSError):
+    """What is given as a store and is none of MLflow's; an OSError too, since a run goes on without its store."""
 
 
 def store_uri(given: str | None = None, *, recorded: str | None = None, runs: Path = RUNS) -> str:
@@ -112,7 +118,7 @@ def prepare_client(uri: str, timeout: int) -> None:
     }.items():
         os.environ.setdefault(name, value)
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # the URL has the password in it
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what it tells is raised as well
     import_module("mlflow.tracking")
     if sqlite_path(uri) is not None:
         import_module("mlflow.store.tracking.sqlalchemy_store")
@@ -124,18 +130,40 @@ def open_store(uri: str, *, timeout: int = 60, must_exist: bool = False) -> "Mlf
     Args:
         uri: from :func:`store_uri`.
         timeout: seconds to wait for an answer of a server, where the user has not set MLflow's own variable.
-        must_exist: refuse a sqlite file that is missing.
+        must_exist: refuse a sqlite file that is missing, or has none of MLflow's tables yet.
 
     Raises:
-        ConfigError: ``must_exist`` and there is no such sqlite file.
+        NoStoreError: ``must_exist`` and there is no such sqlite file; a file that holds something else, or a folder.
     """
     path = sqlite_path(uri)
-    if must_exist and path is not None and not path.exists():
-        raise ConfigError(f"--store: there is no MLflow store at {path}; give --store or set {STORE_VARIABLE}")
+    if path is not None and (must_exist or path.exists()):
+        _check_sqlite(path, must_exist)
     prepare_client(uri, timeout)
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
-    return MlflowClient(tracking_uri=uri)
+    try:
+        return MlflowClient(tracking_uri=uri)
+    except MlflowException as error:  # nothing was connected: it is the kind of store
+        raise NoStoreError(f"--store: {redacted(uri)} is no store that MLflow opens ({reason(error)})") from error
+
+
+def _check_sqlite(path: Path, must_exist: bool) -> None:
+    """Raise NoStoreError unless MLflow can use this file; MLflow itself would write into it first."""
+    way_out = f"give another with --store or {STORE_VARIABLE}"
+    if not path.exists():
+        raise NoStoreError(f"--store: there is no MLflow store at {path}; {way_out}")
+    if path.is_dir():
+        raise NoStoreError(f"--store: {path} is a folder and no MLflow store; {way_out}")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            columns = [row[1] for row in database.execute("PRAGMA table_info(experiments)")]
+    except sqlite3.OperationalError:  # locked, or not to be opened: MLflow says so
+        return
+    except sqlite3.DatabaseError as error:
+        raise NoStoreError(f"--store: {path} is no MLflow store ({error}); {way_out}") from error
+    if (columns or must_exist) and "experiment_id" not in columns:
+        raise NoStoreError(f"--store: {path} is no MLflow store (it has no experiments of MLflow's); {way_out}")
 
 
 def store_errors() -> tuple[type[Exception], ...]:

@@ -1,6 +1,8 @@
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -73,6 +75,47 @@ def test_missing_store_is_named_and_not_made(tmp_path):
     with pytest.raises(ConfigError, match="there is no MLflow store at"):
         main(["--experiment", "x", "--store", str(tmp_path / "none.db")])
     assert list(tmp_path.iterdir()) == []
+
+
+def foreign(path, text):
+    """A file that is no store of MLflow's: a text, another program's database, or a folder for None."""
+    if text is None:
+        path.mkdir()
+    elif text.startswith("create"):
+        with closing(sqlite3.connect(path)) as database:
+            database.execute(text)
+    else:
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("name", ["other.db", "folder"])
+@pytest.mark.parametrize("text", ["no database " * 99, "create table experiments (a int)", "create table b (a)", None])
+def test_what_is_no_store_is_named_and_left_as_it_was(tmp_path, monkeypatch, capfd, name, text):
+    monkeypatch.chdir(tmp_path)
+    foreign(tmp_path / name, text)
+    before = (tmp_path / name).read_bytes() if text else sorted((tmp_path / name).iterdir())
+    with pytest.raises(ConfigError, match=rf"--store: .*{name} is "):
+        main(["--experiment", "x", "--store", name])
+    assert (before == (tmp_path / name).read_bytes()) if text else not list((tmp_path / name).iterdir())
+    assert capfd.readouterr().err == ""
+
+
+def test_names_of_a_store_are_inert_wherever_they_are_shown(tmp_path, capsys):
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("[x](javascript:alert(1)) | <b>", artifact_location=tmp_path.as_uri())
+    for q in ("<script>alert(7)</script>", "$\\frac{", "\x1b[2J[red]"):
+        run_id = log_run(client, experiment, Fake("GARL", q))
+        client.set_terminated(run_id, status="FAILED")
+    command = ["--experiment", "[x](javascript:alert(1)) | <b>", "--store", f"{tmp_path}/mlflow.db"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    written = [path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix in (".md", ".html")]
+    assert "Not finished" in shown
+    assert len(written) >= 3
+    for text in (shown, *written):
+        assert "<script>alert" not in text
+    assert "\x1b" not in shown
+    assert "[red]" in shown
 
 
 def test_narrow_terminal_says_which_columns_it_leaves_out(store, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jqlight.cli import main as cli
-from jqlight.cli.terminal import inert
+from jqlight.names import inert
 
 
 @pytest.fixture
