@@ -1,0 +1,109 @@
+"""Tables and the figure of docs/results/scale.md from the run folders of its sweep.
+
+python scripts/scale_tables.py runs/quickstart_scale docs/results/scale
+
+Writes runs.csv, settings.md and scale.png. Scores are those of the last validation, a fixed step, and not of each run's
+best one, so that no setting profits from a choice made on the questions that it is judged by.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+
+from jqlight.report.tables import markdown
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+SCORES = {"exact pass@1": "val/exact_pass_at_1", "exact maj@16": "val/exact_maj_at_16"}
+LOG_SUCCESS, LAST = "log w̄", 5
+"""Mean over the last training steps, a batch of eight questions each."""
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """One run: its settings, its escape step (missing where it never escaped) and its last values."""
+    settings = json.loads((folder / "point.json").read_text(encoding="utf-8"))["settings"]
+    with (folder / "metrics.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    last = {key: value for row in rows for key, value in row.items()}
+    training = [row["train/log_success"] for row in rows if "train/log_success" in row]
+    return {
+        "scale": settings["model.scale"],
+        "wrong labels": settings.get("data.label_noise", 0.0),
+        "q": settings["q"],
+        "seed": settings["seed"],
+        "steps": last["step"],
+        "escape step": last.get("train/escape_step"),
+        **{name: last[key] for name, key in SCORES.items()},
+        LOG_SUCCESS: statistics.mean(training[-LAST:]),
+        "update size": last.get("train/update_size"),
+    }
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each setting: number of seeds, mean and range of each value over them; "never" is counted."""
+    rows = []
+    for (noise, scale, q), group in runs.groupby(["wrong labels", "scale", "q"], sort=False):
+        escaped = group["escape step"].dropna()
+        late = f", {len(group) - len(escaped)} never" if 0 < len(escaped) < len(group) else ""
+        rows.append({"wrong labels": noise, "scale": scale, "q": q, "seeds": len(group)})
+        rows[-1]["escape step"] = _spread(escaped, 0) + late if len(escaped) else f"never in {group['steps'].max():.0f}"
+        rows[-1] |= {name: _spread(group[name], 3) for name in SCORES}
+        rows[-1][LOG_SUCCESS] = _spread(group[LOG_SUCCESS], 1)
+    return pd.DataFrame(rows).sort_values(["wrong labels", "scale", "q"])
+
+
+def _spread(values: pd.Series, digits: int) -> str:
+    low, high = f"{values.min():.{digits}f}", f"{values.max():.{digits}f}"
+    return low if low == high else f"{values.mean():.{digits}f} ({low}–{high})"
+
+
+def draw(runs: pd.DataFrame, path: Path) -> None:
+    """Escape step and exact pass@1 against q, a line for each scale, a column for each share of wrong labels."""
+    noises = sorted(runs["wrong labels"].unique())
+    figure, axes = plt.subplots(2, len(noises), figsize=(4.2 * len(noises), 5.6), sharex=True, sharey="row")
+    steps = runs["steps"].max()
+    styles = {"raw": ("#b2182b", "o", "-"), "batch": ("#2166ac", "s", "-"), "running": ("#4d9221", "^", "--")}
+    for column, noise in zip(axes.T, noises, strict=True):
+        for scale, (colour, marker, line) in styles.items():
+            part = runs[(runs["wrong labels"] == noise) & (runs["scale"] == scale)]
+            escape = part.assign(escape=part["escape step"].fillna(steps)).groupby("q")["escape"].mean()
+            score = part.groupby("q")["exact pass@1"].mean()
+            for axis, means in zip(column, (escape, score), strict=True):
+                axis.plot(means.index, means, line, color=colour, label=scale)
+            column[0].plot(part["q"], part["escape step"].fillna(steps), marker, color=colour, alpha=0.6, ms=5)
+            column[1].plot(part["q"], part["exact pass@1"], marker, color=colour, alpha=0.6, ms=5)
+        column[0].set_title(f"{noise:.0%} wrong labels")
+        column[1].set_xlabel("q")
+    axes[0, 0].set_ylabel(f"escape step ({steps:.0f}: never)")
+    axes[1, 0].set_ylabel(f"exact pass@1 at step {steps:.0f}")
+    axes[0, 0].legend(title="model.scale", frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", type=Path, help="folder of the sweep, such as runs/quickstart_scale")
+    parser.add_argument("out", type=Path, help="folder to write to")
+    options = parser.parse_args()
+    folders = sorted(path.parent for path in options.sweep.glob("*/finished.json"))
+    if not folders:
+        parser.error(f"{options.sweep} has no finished run (RUN/finished.json)")
+    runs = pd.DataFrame([read_run(folder) for folder in folders])
+    runs = runs.sort_values(["wrong labels", "scale", "q", "seed"])
+    options.out.mkdir(parents=True, exist_ok=True)
+    runs.to_csv(options.out / "runs.csv", index=False, float_format="%.6g")
+    table = markdown(summarise(runs).astype(str).set_index("wrong labels"))
+    (options.out / "settings.md").write_text(table + "\n", encoding="utf-8")
+    draw(runs, options.out / "scale.png")
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""scripts/scale_tables.py on run folders made by hand."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_run(folder, settings, score, escape):
+    folder.mkdir(parents=True)
+    (folder / "finished.json").write_text("{}")
+    (folder / "point.json").write_text(json.dumps({"settings": settings}))
+    steps = [{"step": step, "train/log_success": -float(step)} for step in range(1, 8)]
+    steps[4] |= {"train/escape_step": escape} if escape else {}
+    rows = [{"step": 0, "val/exact_pass_at_1": 1.0}, *steps]
+    rows.append({"step": 7, "val/exact_pass_at_1": score, "val/exact_maj_at_16": 1.0})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def tables(sweep, out):
+    command = [sys.executable, str(ROOT / "scripts" / "scale_tables.py"), str(sweep), str(out)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_scores_of_the_last_step_ranges_and_runs_that_never_escaped(tmp_path):
+    batch, raw = {"model.scale": "batch", "q": 0.0}, {"model.scale": "raw", "q": 0.0}
+    write_run(tmp_path / "sweep/a", {**batch, "seed": 0}, 0.25, 5.0)
+    write_run(tmp_path / "sweep/b", {**batch, "seed": 1}, 0.75, None)
+    write_run(tmp_path / "sweep/c", {**raw, "seed": 0}, 0.0, None)
+    done = tables(tmp_path / "sweep", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "| batch | 0.0 | 2 | 5, 1 never | 0.500 (0.250–0.750) | 1.000 | -5.0 |" in done.stdout
+    assert "| raw | 0.0 | 1 | never in 7 | 0.000 | 1.000 | -5.0 |" in done.stdout
+    assert (tmp_path / "out" / "settings.md").read_text().strip() == done.stdout.strip()
+    assert len(pd.read_csv(tmp_path / "out" / "runs.csv")) == 3
+    assert (tmp_path / "out" / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_runs_is_said(tmp_path):
+    done = tables(tmp_path, tmp_path / "out")
+    assert done.returncode == 2 and "no finished run" in done.stderr
