@@ -66,7 +66,9 @@ def _spread(values: pd.Series, digits: int) -> str:
 def draw(runs: pd.DataFrame, path: Path) -> None:
     """Escape step and exact pass@1 against q, a line for each scale, a column for each share of wrong labels."""
     noises = sorted(runs["wrong labels"].unique())
-    figure, axes = plt.subplots(2, len(noises), figsize=(4.2 * len(noises), 5.6), sharex=True, sharey="row")
+    figure, axes = plt.subplots(
+        2, len(noises), figsize=(4.2 * len(noises), 5.6), sharex=True, sharey="row", squeeze=False
+    )
     steps = runs["steps"].max()
     styles = {"raw": ("#b2182b", "o", "-"), "batch": ("#2166ac", "s", "-"), "running": ("#4d9221", "^", "--")}
     for column, noise in zip(axes.T, noises, strict=True):
