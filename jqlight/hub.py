@@ -41,6 +41,11 @@ def resolve(name_or_path: str) -> str:
     if not name_or_path:
         raise ConfigError("policy.name_or_path: given '', allowed is a local folder, a hub id or twohop")
     folder = Path(name_or_path).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"policy.name_or_path: {folder.absolute()} holds an adapter of PEFT, not a model; merge it into its base "
+            "model (PEFT's merge_and_unload, then save_pretrained with the tokenizer) and give that folder"
+        )
     if (folder / "config.json").is_file():
         return str(folder.resolve())
     if name_or_path in BUNDLED:

@@ -5,19 +5,24 @@ config (so that Qwen3, SmolLM2 and plain base models can all be used) and token 
 once, on the way in, and never decoded to be tokenised again.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from jqlight.errors import ConfigError
 
 _TOKENS_PER_CHARACTER = 4  # UTF-8 bytes
+_CONTEXT = 8  # tokens in front of a piece of text that decide how it is decoded
+# Stands in a text where encoding must cut it; Unicode reserves this code point for such use inside a program.
+_CUT = "\ufdd0"
 
 
 @dataclass(frozen=True)
 class Thinking:
-    """The strings around a rationale."""
+    """The strings around a rationale, and what the chat template must be told for it."""
 
     start: str = "<think>\n"
     """Ends every prompt, so that the model begins to think; empty for none."""
@@ -25,6 +30,8 @@ class Thinking:
     """Ends a rationale: sampled by the model, or forced when the thinking budget has run out."""
     separator: str = "\n\n"
     """What the model writes between its thinking and its answer; part of the output that is scored."""
+    template_arguments: dict[str, Any] = field(default_factory=dict)
+    """Further variables of the model's chat template (warm scenario); enable_thinking is true unless given here."""
 
 
 class TokenFormat:
@@ -36,11 +43,24 @@ class TokenFormat:
         end_ids: token ids of the end-of-thinking string, as they are forced.
         eos_ids: token ids that end an output; the first one ends every scored answer.
 
+    Args:
+        tokenizer: the model's own tokenizer.
+        thinking: the strings.
+        extra_eos: further ids that end an output, as the model's configs name them.
+        rows: embedding rows of the model, ids from which on it cannot take; None for no limit.
+
     Raises:
-        ConfigError: the tokenizer has no end-of-sequence token, or ``thinking.end`` is empty.
+        ConfigError: the tokenizer has no end-of-sequence token, ``thinking.end`` is empty, or (also while encoding) the
+            tokenizer writes a token for which the model has no embedding.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, thinking: Thinking, extra_eos: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        thinking: Thinking,
+        extra_eos: Sequence[int] = (),
+        rows: int | None = None,
+    ) -> None:
         if tokenizer.eos_token_id is None:
             raise ConfigError(
                 "policy.name_or_path: the tokenizer has no eos_token, but an answer's probability includes its end; "
@@ -48,14 +68,36 @@ class TokenFormat:
             )
         self.tokenizer = tokenizer
         self.thinking = thinking
-        self.end_ids: tuple[int, ...] = tuple(tokenizer.encode(thinking.end, add_special_tokens=False))
-        if not self.end_ids:
-            raise ConfigError("policy.thinking.end: given '', allowed is any string that the tokenizer can write")
+        self._rows = rows
+        self._control = _control_tokens(tokenizer, thinking)
+        self._checked(tokenizer.encode(thinking.start, add_special_tokens=False), "policy.thinking.start")
+        end_ids = self._checked(tokenizer.encode(thinking.end, add_special_tokens=False), "policy.thinking.end")
+        if not end_ids or tokenizer.unk_token_id in end_ids:
+            raise ConfigError(
+                f"policy.thinking.end: given {thinking.end!r}, allowed is any string that the tokenizer can write"
+            )
+        self.end_ids: tuple[int, ...] = tuple(end_ids)
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([int(tokenizer.eos_token_id), *map(int, extra_eos)]))
 
+    def as_text(self, text: str) -> str:
+        """Text of data, to be encoded as letters throughout, also where it spells a control token such as ``</think>``.
+
+        The result reads the same; encoding cuts it inside such tokens.
+        """
+        return self._control.sub(lambda found: found[0][0] + _CUT + found[0][1:], text) if self._control else text
+
     def encode_prompt(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of ``text`` followed by ``thinking.start``; a chat template has added its special tokens itself."""
-        return list(self.tokenizer.encode(text + self.thinking.start, add_special_tokens=add_special_tokens))
+        """Token ids of ``text`` followed by ``thinking.start``; a chat template has added its special tokens itself.
+
+        Of the special tokens only those in front are taken: an end of sequence behind the prompt would end it.
+        """
+        first, *others = (text + self.thinking.start).split(_CUT)
+        ids = list(self.tokenizer.encode(first, add_special_tokens=False))
+        if add_special_tokens:
+            marked = list(self.tokenizer.encode(first, add_special_tokens=True))
+            starts = range(len(marked) - len(ids) + 1)
+            ids = next((marked[: i + len(ids)] for i in starts if marked[i : i + len(ids)] == ids), marked)
+        return self._checked(self._extended(ids, others), "policy.name_or_path")
 
     def encode_target(self, answer: str) -> list[int]:
         """Token ids of separator + answer + end of sequence: the y* whose log-probability is the log-weight.
@@ -63,18 +105,49 @@ class TokenFormat:
         Tokenised behind the end-of-thinking string, as the model itself would write it; where that does not keep the
         marker's own tokens (a tokenizer that merges across it), separator and answer are tokenised apart from it.
         """
-        return [*self._encode_behind_marker(self.thinking.separator + answer), self.eos_ids[0]]
+        first, *others = (self.thinking.separator + self.as_text(answer)).split(_CUT)
+        ids = self._extended(self._encode_behind(self.end_ids, self.thinking.end, first), others)
+        return self._checked([*ids, self.eos_ids[0]], "policy.name_or_path")
 
-    def _encode_behind_marker(self, tail: str) -> list[int]:
-        wanted = self.decode(self.end_ids) + tail
+    def _extended(self, ids: list[int], pieces: Sequence[str]) -> list[int]:
+        for piece in pieces:
+            ids = ids + self._encode_behind(ids[-_CONTEXT:], "", piece)
+        return ids
+
+    def _encode_behind(self, ids: Sequence[int], text: str, tail: str) -> list[int]:
+        """Token ids of ``tail`` as they would follow ``ids``, whose text is ``text``."""
+        wanted = self.decode(ids) + tail
         # The last one is for tokenizers that put a space in front of every text, which would become part of the answer.
-        for anchor in (self.thinking.end, "", "\n"):
+        for anchor in (text, "", "\n"):
             head = self.tokenizer.encode(anchor, add_special_tokens=False)
             joint = self.tokenizer.encode(anchor + tail, add_special_tokens=False)
-            ids: list[int] = joint[len(head) :]
-            if joint[: len(head)] == head and self.decode([*self.end_ids, *ids]) == wanted:
-                return ids
+            found: list[int] = joint[len(head) :]
+            if joint[: len(head)] == head and self.decode([*ids, *found]) == wanted:
+                return found
         return list(self.tokenizer.encode(tail, add_special_tokens=False))
+
+    def _checked(self, ids: list[int], key: str) -> list[int]:
+        """``ids``, if the model has an embedding for each of them."""
+        largest = max(ids, default=-1)
+        if self._rows is not None and largest >= self._rows:
+            token = self.tokenizer.convert_ids_to_tokens(largest)
+            raise ConfigError(
+                f"{key}: the tokenizer writes {token!r} as id {largest}, but the model has {self._rows} embedding rows "
+                "(vocab_size in its config.json): resize the embedding (model.resize_token_embeddings) and save the "
+                "model again, or do without that token (another marker in policy.thinking)"
+            )
+        return ids
+
+    def read_back(self, answer: str, target_ids: Sequence[int]) -> str | None:
+        """The answer as a model that writes ``target_ids`` gives it; None where the tokenizer lacks a part of it.
+
+        It differs from ``answer`` where the tokenizer normalises (accents, full-width letters, case): that text, not
+        the file's, is what a sampled answer can be equal to.
+        """
+        unknown = self.tokenizer.unk_token_id
+        if unknown is not None and unknown in target_ids[:-1]:
+            return None
+        return self.decode_answer(target_ids) or answer
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Text of a sampled answer without separator, end of sequence and outer white space."""
@@ -90,3 +163,15 @@ class TokenFormat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of any token ids with every special token visible, for people to read."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _control_tokens(tokenizer: PreTrainedTokenizerBase, thinking: Thinking) -> re.Pattern[str] | None:
+    """Finds what a text could spell to become a control token: special tokens, tags, and the thinking markers'."""
+    markers = (thinking.start, thinking.separator, thinking.end)
+    names = [
+        str(token.content)
+        for token in tokenizer.added_tokens_decoder.values()
+        if token.special or re.fullmatch(r"<.+>", token.content) or any(token.content in marker for marker in markers)
+    ]
+    names = [name for name in names if len(name) > 1 and not name.isspace()]
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True)))) if names else None

@@ -48,6 +48,7 @@ FLOORS: tuple[tuple[str, Mapping[str, str]], ...] = (
         {
             "metrics": "pass@k, maj@k,\nverifiers",
             "hub": "models and data\nfrom the network",
+            "model_folder": "config, tokenizer,\nweights: whole or not",
             "token_format": "thinking, separator,\nanswer as tokens",
             "objective": "the mathematics,\ntorch alone",
             "config_files": "YAML of configs\nand sweeps",

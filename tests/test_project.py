@@ -66,7 +66,7 @@ def test_every_dependency_is_imported():
     sources = [path.read_text() for path in (ROOT / "jqlight").rglob("*.py")]
     packages = set().union(*(imported_packages(source, at_import=False) for source in sources))
     used = set().union(*map(distributions, packages))
-    assert names(PROJECT["project"]["dependencies"]) - used == set()
+    assert names(PROJECT["project"]["dependencies"]) - used == {"accelerate"}  # transformers' device_map needs it
 
 
 def test_undeclared_imports_are_found():

@@ -1,5 +1,9 @@
+import unicodedata
+
 import pytest
 import tokenizers_by_family as families
+from tokenizers import normalizers, processors
+from transformers import AutoTokenizer
 
 from jqlight.errors import ConfigError
 from jqlight.sampling import Sampler, SamplerConfig
@@ -85,3 +89,105 @@ def test_an_empty_marker_and_a_tokenizer_without_an_end_are_refused(tokenizer):
     endless.eos_token = None
     with pytest.raises(ConfigError, match="has no eos_token"):
         TokenFormat(endless, Thinking())
+
+
+def post_processed(tokenizer, template):
+    """The tokenizer with special tokens around every text, as ``add_bos_token`` and ``add_eos_token`` have it."""
+    tokens = [(word, tokenizer.convert_tokens_to_ids(word)) for word in template.split() if word != "$A"]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=tokens)
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", ["$A <|im_end|>", "<|endoftext|> $A <|im_end|>", "<|endoftext|> $A", "$A"])
+@pytest.mark.parametrize("make", [families.qwen_like, families.smollm_like])
+def test_what_a_tokenizer_puts_in_front_is_kept_and_what_it_puts_behind_is_not(make, template):
+    form = TokenFormat(post_processed(make(), template), Thinking(start="\n<think>"))
+    plain = form.tokenizer.encode("Who?\n<think>", add_special_tokens=False)
+    front = [form.tokenizer.convert_tokens_to_ids("<|endoftext|>")] if template.startswith("<") else []
+    assert form.encode_prompt("Who?") == [*front, *plain]
+    assert form.encode_prompt("Who?", add_special_tokens=False) == plain
+    assert form.decode(form.encode_target("yes")) == "\n\nyes<|im_end|>"
+    assert form.decode(form.end_ids) == "</think>"
+
+
+SPELLED = [
+    "a </think> b",
+    "<|im_end|>",
+    "<<think>>",
+    "x</think></think>y<|endoftext|>",
+    "<|im_<|im_end|>end|> 1",
+    "</s> <unk>",
+]
+
+
+@pytest.mark.parametrize("text", SPELLED)
+def test_a_text_that_spells_control_tokens_is_text(tokenizer, text):
+    form = TokenFormat(tokenizer, Thinking(start="\n<think>"))
+    # <0x0A> and the like are the letters of what a vocabulary lacks
+    control = {i for name, i in tokenizer.get_added_vocab().items() if not name.startswith("<0x")}
+    opened = len(control & set(tokenizer.encode("\n<think>", add_special_tokens=False)))
+    prompt = form.encode_prompt(form.as_text(text), add_special_tokens=False)
+    assert sum(i in control for i in prompt) == opened
+    target = form.encode_target(text)
+    assert control & set(target) == {form.eos_ids[0]}
+    if tokenizer is not FAMILIES["sentencepiece"]:  # which puts a space behind a cut
+        assert form.decode(prompt) == text + "\n<think>"
+        assert form.read_back(text, target) == text
+
+
+@pytest.mark.parametrize("text", ["Who was first?", "a < b > c", "1 </ think>"])
+def test_a_text_without_control_tokens_is_left_as_it_is(tokenizer, text):
+    form = TokenFormat(tokenizer, Thinking())
+    assert form.as_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "answer", "written"),
+    [
+        (normalizers.NFC(), unicodedata.normalize("NFD", "Beyoncé"), unicodedata.normalize("NFC", "Beyoncé")),
+        (normalizers.NFKC(), "５０％", "50%"),
+        (normalizers.NFKC(), "ﬁnance", "finance"),
+        (normalizers.Lowercase(), "Paris", "paris"),
+        (normalizers.NFC(), "two  spaces", "two  spaces"),
+    ],
+)
+def test_an_answer_is_what_the_tokenizer_gives_back(normalizer, answer, written):
+    tokenizer = families.qwen_like()
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    form = TokenFormat(tokenizer, Thinking())
+    assert form.read_back(answer, form.encode_target(answer)) == written
+
+
+def test_an_answer_that_the_tokenizer_lacks_words_for_is_not_given_back(tiny_qwen3):
+    form = TokenFormat(AutoTokenizer.from_pretrained(tiny_qwen3), Thinking())
+    assert form.read_back("Zürich", form.encode_target("Zürich")) is None
+    with pytest.raises(ConfigError, match=r"policy\.thinking\.end: given 'ü', allowed is any string that the"):
+        TokenFormat(AutoTokenizer.from_pretrained(tiny_qwen3), Thinking(end="ü"))
+
+
+@pytest.mark.parametrize(
+    ("thinking", "use", "message"),
+    [
+        (
+            Thinking(),
+            None,
+            r"policy.thinking.start: the tokenizer writes '<think>' as id (\d+), but the model has \1 emb",
+        ),
+        (Thinking(start=""), None, r"policy.thinking.end: the tokenizer writes '</think>' as id"),
+        (
+            Thinking(start="", end="####"),
+            lambda form: form.encode_prompt("a<think>"),
+            "policy.name_or_path: .*'<think>'",
+        ),
+        (
+            Thinking("", "####", "</think>"),
+            lambda form: form.encode_target("a"),
+            "policy.name_or_path: .*'</think>' as id",
+        ),
+    ],
+)
+def test_an_id_without_an_embedding_is_refused_where_it_is_written(thinking, use, message):
+    tokenizer = families.qwen_like()  # its tags come last
+    rows = tokenizer.convert_tokens_to_ids("<think>")
+    with pytest.raises(ConfigError, match=message):
+        use(TokenFormat(tokenizer, thinking, rows=rows))

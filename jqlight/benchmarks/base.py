@@ -45,7 +45,7 @@ class Example:
     """The prompt as text, special tokens visible."""
     prompt_ids: tuple[int, ...]
     answer: str
-    """y*."""
+    """y*, as the tokenizer gives it back."""
     target_ids: tuple[int, ...]
     """Separator, answer and end of sequence."""
     references: tuple[str, ...]
@@ -265,11 +265,15 @@ class Benchmark(LightningDataModule):
         prompt_ids = self.prompt_ids(item.text)
         if len(prompt_ids) > self.max_prompt_tokens:
             return "prompt too long"
+        target_ids = self.token_format.encode_target(answer)
+        written = self.token_format.read_back(answer, target_ids)
+        if written is None:
+            return "gold with unknown tokens"
         return Example(
             id=record[self.id_field],
             prompt=self.token_format.decode(prompt_ids),
             prompt_ids=tuple(prompt_ids),
-            answer=answer,
-            target_ids=tuple(self.token_format.encode_target(answer)),
-            references=tuple(dict.fromkeys([answer, *item.references])),
+            answer=written,
+            target_ids=tuple(target_ids),
+            references=tuple(dict.fromkeys([written, answer, *item.references])),
         )

@@ -1,10 +1,14 @@
 """Cold and warm renderings of an input: every text that a model is given is made here."""
 
+import logging
+import textwrap
 from collections.abc import Sequence
+from functools import cache
 
-from transformers import PreTrainedTokenizerBase
+from jqlight.errors import ConfigError
+from jqlight.token_format import Thinking, TokenFormat
 
-from jqlight.token_format import TokenFormat
+log = logging.getLogger(__name__)
 
 HOTPOTQA = (
     "Read the paragraphs and answer the question, which needs facts from two of them. Think step by step. Then give "
@@ -25,31 +29,73 @@ FINQA = (
 
 def cold_ids(text: str, token_format: TokenFormat) -> list[int]:
     """Token ids of the linearised input alone: no description, no format, no chat template."""
-    return token_format.encode_prompt(text.rstrip() + "\n")
-
-
-def warm_text(task: str, text: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The task's description, then the input, as one user turn of the chat template where the tokenizer has one."""
-    message = f"{task.strip()}\n\n{text.strip()}"
-    if not tokenizer.chat_template:
-        return message + "\n"
-    turn = [{"role": "user", "content": message}]
-    return str(
-        tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, enable_thinking=True),
-    )
+    return token_format.encode_prompt(token_format.as_text(text.rstrip()) + "\n")
 
 
 def warm_ids(task: str, text: str, token_format: TokenFormat) -> list[int]:
-    """Token ids of the warm rendering, thinking opened once.
+    """Token ids of the warm rendering: task and input as one user turn of the chat template, where there is one.
 
     Some chat templates open the thinking themselves, others leave it to the model: either way the prompt ends in one
     ``thinking.start``.
+
+    Raises:
+        ConfigError: the template refuses a user turn, leaves it out, or closes the thinking.
     """
-    tokenizer = token_format.tokenizer
-    prompt = warm_text(task, text, tokenizer)
-    if token_format.thinking.start:
-        prompt = prompt.removesuffix(token_format.thinking.start)
-    return token_format.encode_prompt(prompt, add_special_tokens=not tokenizer.chat_template)
+    message = token_format.as_text(f"{task.strip()}\n\n{text.strip()}")
+    if not token_format.tokenizer.chat_template:
+        return token_format.encode_prompt(message + "\n")
+    rendering = _opened_once(_rendered(message, token_format), message, token_format.thinking)
+    return token_format.encode_prompt(rendering, add_special_tokens=False)
+
+
+def _rendered(message: str, token_format: TokenFormat) -> str:
+    """The message as a user turn of the chat template, with the beginning of the model's answer."""
+    arguments = {"enable_thinking": True, **token_format.thinking.template_arguments}
+    tokenizer, turn = token_format.tokenizer, [{"role": "user", "content": message}]
+    try:
+        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **arguments)
+        if "strftime_now" in str(tokenizer.chat_template):
+            fixed = {"strftime_now": lambda _: "", **arguments}
+            if text != tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **fixed):
+                _tell_of_date(str(tokenizer.chat_template))
+    except Exception as error:  # a template is a program and raises what it likes
+        raise ConfigError(
+            f"data.scenario: given warm, but the model's chat template refuses a user turn ({error}); pass what it "
+            "asks for in policy.thinking.template_arguments, or give data.scenario: cold"
+        ) from error
+    return str(text)
+
+
+@cache
+def _tell_of_date(template: str) -> None:
+    """Once per template."""
+    log.warning(
+        "The model's chat template writes today's date into every prompt, so that prompts change from day to day; many "
+        "take a fixed one: policy.thinking.template_arguments: {date_string: 26 Jul 2024}"
+    )
+
+
+def _opened_once(rendering: str, message: str, thinking: Thinking) -> str:
+    """The rendering without what the template itself has written of ``thinking.start``, white space aside."""
+    _, found, tail = rendering.rpartition(message)
+    start, end = thinking.start.strip(), thinking.end.strip()
+    opened = tail.count(start) if start else 0
+    fault = ""
+    if not found:
+        fault = f"does not hold the task and the question as they are: {textwrap.shorten(rendering, 300)!r}"
+    elif end and end in tail:
+        fault = f"closes the thinking itself, it ends in {tail!r}"
+    elif opened > 1 or (opened and not tail.rstrip().endswith(start)):
+        fault = f"opens the thinking and goes on, it ends in {tail!r}"
+    if fault:
+        raise ConfigError(
+            f"policy.thinking: the model's chat template {fault}; give the template's own switch in "
+            "policy.thinking.template_arguments (such as {thinking: true}), markers that fit it, or data.scenario: cold"
+        )
+    if not opened:
+        return rendering
+    before = rendering.rstrip().removesuffix(start)
+    return before.removesuffix(thinking.start[: thinking.start.index(start)])
 
 
 def question_over_paragraphs(paragraphs: Sequence[tuple[str, str]], question: str) -> str:

@@ -8,15 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from jqlight import model_folder
 from jqlight.hub import resolve
 from jqlight.policy import adapters
 from jqlight.policy.batching import Budget, Continuation, build_rows
@@ -59,17 +53,14 @@ class Policy(nn.Module):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's own tokenizer."""
-        return AutoTokenizer.from_pretrained(self.path)
+        return model_folder.read_tokenizer(self.path)
 
     @cached_property
     def format(self) -> TokenFormat:
-        """The output format in token ids; every end-of-sequence id of the generation config ends an answer."""
-        try:
-            ids = GenerationConfig.from_pretrained(self.path).eos_token_id
-        except OSError:  # the file is optional
-            ids = None
-        extra = ids if isinstance(ids, list) else [] if ids is None else [ids]
-        return TokenFormat(self.tokenizer, self.config.thinking, extra)
+        """The output format in token ids; every end of sequence that tokenizer or configs name ends an answer."""
+        config = model_folder.read_config(self.path)
+        ends, rows = model_folder.end_ids(self.path, config), model_folder.embedding_rows(config)
+        return TokenFormat(self.tokenizer, self.config.thinking, ends, rows)
 
     @property
     def loaded(self) -> bool:
@@ -80,18 +71,17 @@ class Policy(nn.Module):
         """Read the weights, set dropout to 0, put the adapters in. A second call changes nothing.
 
         Raises:
-            ConfigError: no such folder, or adapters that cannot be made.
+            ConfigError: no such folder, one that is not whole, or adapters that cannot be made.
             HubError: the hub has no such model or cannot be reached.
         """
         if self.loaded:
             return
-        config = AutoConfig.from_pretrained(self.path)
+        config = model_folder.read_config(self.path)
         for name, value in config.to_dict().items():
             if ("dropout" in name or "pdrop" in name or "layerdrop" in name) and isinstance(value, float):
                 self._dropout[name] = value
                 setattr(config, name, 0.0)
-        dtype = getattr(torch, self.config.dtype)
-        model = AutoModelForCausalLM.from_pretrained(self.path, config=config, dtype=dtype)
+        model = model_folder.load_model(self.path, config=config, dtype=getattr(torch, self.config.dtype))
         if self.config.lora is not None:
             adapters.inject(model, self.config.lora)
         if self.config.gradient_checkpointing:

@@ -1,7 +1,6 @@
 """From the configuration to a running sampler."""
 
-from transformers import AutoConfig
-
+from jqlight import model_folder
 from jqlight.errors import ConfigError
 from jqlight.machine import installed
 from jqlight.sampling.engine import Engine, SamplerConfig
@@ -24,17 +23,19 @@ def build_sampler(
     Starts the engine: call it in ``LightningModule.setup()``, in every process.
 
     Raises:
-        ConfigError: vLLM is not installed, or prompt and budgets are longer than the model's context.
+        ConfigError: vLLM is not installed, prompt and budgets are longer than the model's context, or the model's
+            folder is not whole.
         EngineError: the engine does not start.
     """
     length = max_prompt_tokens + config.max_thinking_tokens + len(token_format.end_ids) + config.max_answer_tokens
     check_context(model_path, length)
+    model_folder.check_weights(model_path)
     return Sampler(_start_engine(config, model_path, config.dtype or dtype, length, token_format), token_format, config)
 
 
 def check_context(model_path: str, length: int) -> None:
     """Raise ConfigError unless the model's position limit, where it has one, is at least ``length`` tokens."""
-    limit = getattr(AutoConfig.from_pretrained(model_path).get_text_config(), "max_position_embeddings", None)
+    limit = getattr(model_folder.read_config(model_path).get_text_config(), "max_position_embeddings", None)
     if limit is not None and length > limit:
         raise ConfigError(
             "data.max_prompt_tokens + sampler.max_thinking_tokens + end of thinking + sampler.max_answer_tokens: "

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from jqlight.errors import EngineError
+from jqlight.model_folder import load_model
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
 from jqlight.token_format import TokenFormat
 
@@ -88,7 +89,7 @@ class TransformersEngine:
 
 def load_frozen(model_path: str, dtype: str) -> PreTrainedModel:
     """The model in evaluation mode, without gradients, on the current GPU or the CPU."""
-    model: Any = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype))
+    model: Any = load_model(model_path, dtype=getattr(torch, dtype))
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     frozen: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return frozen

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from jqlight.errors import EngineError
+from jqlight.model_folder import read_config
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
 from jqlight.sampling.vllm.isolation import intercepted, preserved_rng
 from jqlight.sampling.vllm.memory import BLOCK_TOKENS, kv_cache_bytes
@@ -39,7 +39,7 @@ class VLLMEngine:
         self.max_model_len = max_model_len
         self._cuda = torch.cuda.is_available()
         eager = config.enforce_eager if config.enforce_eager is not None else not self._cuda
-        cache = kv_cache_bytes(AutoConfig.from_pretrained(model_path), dtype, max_model_len, config)
+        cache = kv_cache_bytes(read_config(model_path), dtype, max_model_len, config)
         options: dict[str, Any] = {
             "model": model_path,
             "dtype": dtype,
@@ -150,7 +150,7 @@ def _start(options: dict[str, Any]) -> tuple[Any, Any]:
         Running.owns_groups = True
     try:
         return LLM(**options), SamplingParams
-    except (ValueError, RuntimeError, NotImplementedError, AssertionError) as error:
+    except Exception as error:  # model classes, kernels and process groups fail each in their own way
         raise EngineError(
             f"sampler.engine: vllm does not start on {options['model']}: {_reason(error)}; "
             "set sampler.engine: transformers, or sampler.memory_gib if it is a matter of memory"
