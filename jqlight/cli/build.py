@@ -19,7 +19,7 @@ from jqlight.benchmarks import Benchmark
 from jqlight.cli import messages, output, quiet
 from jqlight.cli.checks import check_values, explain_trainer, warn_of_no_validation
 from jqlight.cli.cluster import leave_group
-from jqlight.cli.config import OWN_SECTIONS, ROOTS, read_command_line
+from jqlight.cli.config import OWN_SECTIONS, ROOTS, read_command_line, with_literal_texts
 from jqlight.cli.plateau import StepPlateau
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
@@ -88,7 +88,7 @@ class RunCLI(LightningCLI):
             LightningModule,
             LightningDataModule,
             run=False,
-            args=self.given.words,
+            args=with_literal_texts(self.given),
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,

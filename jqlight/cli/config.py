@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import types
 import typing
 from collections import deque
@@ -12,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
 from docstring_parser import parse_from_object
 
 from jqlight.config_files import read_config
@@ -135,6 +137,8 @@ class Setting:
     """Whether anything may stand below it."""
     is_group: bool = False
     """Whether it is a record whose own settings follow."""
+    is_text: bool = False
+    """Whether it takes a text and nothing else, null aside."""
 
 
 @cache
@@ -146,10 +150,41 @@ def settings_of(prefix: str, owner: type) -> tuple[Setting, ...]:
         key, options = f"{prefix}.{name}", _options_of(parameter.annotation)
         records = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
         is_open = not records and any(map(_is_open, options))
-        found.append(Setting(key, parameter.default, meanings.get(name, ""), is_open, bool(records)))
+        is_text = str in options and set(options) <= {str, type(None)}
+        found.append(Setting(key, parameter.default, meanings.get(name, ""), is_open, bool(records), is_text))
         for record in records:
             found += settings_of(key, record)
     return tuple(found)
+
+
+def with_literal_texts(line: CommandLine) -> list[str]:
+    """The words of ``line`` with texts such as ``[[ {answer} ]]`` as configs: options would be read as lists."""
+    classes = {section: chosen_class(section, line.settings) for section in ROOTS}
+    texts = {s.key for root, owner in classes.items() if owner for s in settings_of(root, owner) if s.is_text}
+    taken, rest = list[str](), deque(line.words)
+    while rest:
+        word = rest.popleft()
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and short(name) in texts and (equals or rest):
+            value = value if equals else rest.popleft()
+            if _reads_like_something_else(value):
+                section, *path = short(name).split(".")
+                content: Any = value
+                for part in reversed(path):
+                    content = {part: content}
+                taken += ["--config", json.dumps({section: {"init_args": content}})]
+            else:
+                taken += [word] if equals else [word, value]
+        else:
+            taken.append(word)
+    return taken
+
+
+def _reads_like_something_else(text: str) -> bool:
+    try:
+        return not isinstance(yaml.safe_load(text), str | None)
+    except yaml.YAMLError:
+        return False
 
 
 def parameters(owner: type) -> dict[str, inspect.Parameter]:

@@ -117,3 +117,23 @@ def test_known_keys_descend_into_dataclasses_and_parents():
         "model.free": True,
     }
     assert list(parameters(Closed)) == ["given"]
+
+
+@pytest.mark.parametrize("text", ["[[ {answer} ]]", "a: {answer}", "{answer}", "12", "true", "[a, b]", "- x"])
+@pytest.mark.parametrize("equals", [True, False])
+def test_a_text_stays_the_text_that_was_typed(shell, capsys, text, equals):
+    words = [f"--data.path={text}"] if equals else ["--data.path", text]
+    nested = ["--model.policy.thinking.separator", text]
+    with pytest.raises(SystemExit) as ended:
+        model = ["--model", "GRPO", "--model.policy.name_or_path", "twohop", "--model.sampler", "{}"]
+        shell("fit", *model, "--data", "HotpotQA", *words, *nested, "--print_config")
+    assert ended.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["init_args"]["path"] == text
+    assert config["model"]["init_args"]["policy"]["thinking"]["separator"] == text
+
+
+def test_null_is_still_nothing(shell, capsys):
+    with pytest.raises(SystemExit):
+        shell("fit", "--data", "HotpotQA", "--data.path", "null", "--print_config")
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["path"] is None
