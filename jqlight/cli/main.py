@@ -14,6 +14,7 @@ from jqlight.cli import failures, quiet
 from jqlight.cli.imports import find_classes_here
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 from jqlight.names import inert
+from jqlight.tracking.interrupts import Stopped, ended_by_signals
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("jqlight.cli.fit", "train a policy and export the best checkpoint"),
@@ -65,9 +66,9 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a command; the only function in which an error becomes a sentence and an exit code."""
     try:
         return _run(verb, arguments)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as stop:
         print(f"jqlight {verb}: interrupted", file=sys.stderr)
-        return INTERRUPTED_EXIT
+        return INTERRUPTED_EXIT if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
     except BrokenPipeError:  # the reader of our output, `head` for one, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -87,8 +88,10 @@ def _run(verb: str, arguments: list[str]) -> int:
     quiet.silence_libraries()  # before any library reads these settings at import
     find_classes_here()
     module = VERBS[verb][0]
-    entry = import_module(module).main
-    return int((entry(verb, arguments) if module == "jqlight.cli.fit" else entry(arguments)) or 0)
+    if module != "jqlight.cli.fit":
+        return int(import_module(module).main(arguments) or 0)
+    with ended_by_signals():
+        return int(import_module(module).main(verb, arguments))
 
 
 def _with_negative_numbers(words: Sequence[str]) -> list[str]:
