@@ -97,10 +97,13 @@ def test_sync_of_another_folder_is_a_mistake(workplace, shell):
 
 
 def test_ui_prints_the_command_for_the_runs_store(workplace, shell):
-    Journal(workplace / "runs/a").update(tracking_uri="sqlite:////data/x.db")
+    (workplace / "data").mkdir()
+    (workplace / "data/x.db").touch()
+    Journal(workplace / "runs/a").update(tracking_uri=f"sqlite:///{workplace}/data/x.db")
     assert shell("ui", "runs/a", "--print", "--port", "5077") == 0
     assert shell.out == (
-        "mlflow server --backend-store-uri sqlite:////data/x.db --default-artifact-root file:///data/mlartifacts "
+        f"mlflow server --backend-store-uri sqlite:///{workplace}/data/x.db "
+        f"--default-artifact-root file://{workplace}/data/mlartifacts "
         "--host 127.0.0.1 --port 5077 --workers 1\n"
     )
 
