@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
@@ -21,6 +22,7 @@ from jqlight.cli.checks import check_values, explain_trainer, warn_of_no_validat
 from jqlight.cli.cluster import leave_group
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, read_command_line
 from jqlight.cli.plateau import StepPlateau
+from jqlight.cli.resume import ResumedOptimizer, changed_settings
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
 from jqlight.tracking.checkpoints import RunCheckpoint
@@ -186,6 +188,9 @@ class RunCLI(LightningCLI):
         callbacks: list[Callback] = [*given] if isinstance(given, list) else [given]
         if self.verb == "fit":
             callbacks += [StepPlateau(), ValidationScores()]
+            if checkpoint := self.run_folder.checkpoint:
+                given = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+                callbacks.append(ResumedOptimizer(changed_settings(checkpoint, given)))
         wants_checkpoints = settings.get("enable_checkpointing") is not False
         if self.verb == "fit" and wants_checkpoints and not _has(callbacks, ModelCheckpoint):
             validates = settings.get("limit_val_batches") != 0

@@ -2,7 +2,8 @@
 
 ::
 
-    run.json              what the run is: MLflow run id and store, parameters, tags, status, what was uploaded
+    run.json              what the run is: MLflow run id and store, parameters, tags, status, what was uploaded,
+                          and the directory in which it was started
     config.yaml           the resolved config
     metrics.jsonl         one JSON object a line: step, time (Unix seconds), and the metrics logged together
     samples/*.jsonl       one file per validation, one sampled output group a line

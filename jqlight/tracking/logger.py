@@ -211,6 +211,7 @@ class RunLogger(Logger):
         journal.update(
             experiment_name=self.experiment_name,
             run_name=self.run_name,
+            directory=before.get("directory", str(Path.cwd())),  # what relative paths in the config are relative to
             tracking_uri=redacted(self.tracking_uri),
             start_time=before.get("start_time", time.time()),
             status="RUNNING",

@@ -180,9 +180,31 @@ def _checkpoint(folder: Path, ckpt_path: str | None) -> Path | None:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Folder of the run that wrote ``checkpoint``; None if no run wrote it."""
-    folder = checkpoint.parent.parent
-    return folder if checkpoint.parent.name == "checkpoints" and read_record(folder) else None
+    """Folder of the run that wrote ``checkpoint``, which may be a link to it; None if no run wrote it."""
+    for path in (checkpoint, checkpoint.resolve()):
+        folder = path.parent.parent
+        if path.parent.name == "checkpoints" and read_record(folder):
+            return folder
+    return None
+
+
+def saved_config(checkpoint: Path) -> Path | None:
+    """The config that the run of ``checkpoint`` has saved; None where none lies beside it."""
+    beside = (path.parent.parent / "config.yaml" for path in (checkpoint, checkpoint.resolve()))
+    return next((path for path in beside if path.is_file()), None)
+
+
+def located(path: str, folder: Path) -> str:
+    """A relative path as a run meant it: below where the run was started, below here, or below a folder above its own.
+
+    Args:
+        path: of a model or of data; one that is absolute, or nowhere to be found, comes back as it is.
+        folder: of the run.
+    """
+    started = read_record(folder).get("directory")
+    bases = [Path(str(started or Path.cwd())), Path.cwd(), *folder.resolve().parents[:4]]
+    base = next((base for base in bases if (base / path).exists()), Path.cwd())
+    return path if base == Path.cwd() else str(base / path)
 
 
 def unused(run_name: str) -> Path:
