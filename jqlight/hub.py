@@ -69,7 +69,8 @@ def _check_reachable(name: str) -> None:
     """Ask the hub for the model's config once, without retries."""
     if constants.is_offline_mode():
         raise HubError(
-            f"{name!r} is no folder in {Path.cwd()}, is not in the hub's cache, and HF_HUB_OFFLINE is set; {_MODEL_WAYS}"
+            f"{name!r} is no folder in {Path.cwd()}, is not in the hub's cache, and HF_HUB_OFFLINE is set; "
+            f"{_MODEL_WAYS}"
         )
     # Not the hub client's own session: which library's errors that raises depends on its version.
     request = Request(hf_hub_url(name, "config.json"), method="HEAD")
@@ -79,8 +80,8 @@ def _check_reachable(name: str) -> None:
         urlopen(request, timeout=_TIMEOUT_S).close()
     except HTTPError as error:
         raise HubError(
-            f"{name!r} is no folder in {Path.cwd()}, and the hub answers {error.code} for it (401 and 403: it needs a token or "
-            f"does not exist); {_MODEL_WAYS}"
+            f"{name!r} is no folder in {Path.cwd()}, and the hub answers {error.code} for it (401 and 403: it needs a "
+            f"token or does not exist); {_MODEL_WAYS}"
         ) from error
     except OSError as error:
         raise HubError(
