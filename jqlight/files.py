@@ -1,6 +1,7 @@
 """Files that are replaced in one step, JSON Lines, and hashes that are the same on every machine."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -37,3 +38,9 @@ def read_json(path: Path) -> Any:
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     """The rows as JSON Lines, one object a line; what JSON does not know is written as its text."""
     return "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+
+
+def can_write(folder: Path) -> bool:
+    """Whether this process can write to a folder, or make it where it is missing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return os.access(there, os.W_OK | os.X_OK)

@@ -69,7 +69,8 @@ def _check_reachable(name: str) -> None:
     """Ask the hub for the model's config once, without retries."""
     if constants.is_offline_mode():
         raise HubError(
-            f"{name!r} is no local folder, is not in the hub's cache, and HF_HUB_OFFLINE is set; {_MODEL_WAYS}"
+            f"{name!r} is no folder in {Path.cwd()}, is not in the hub's cache, and HF_HUB_OFFLINE is set; "
+            f"{_MODEL_WAYS}"
         )
     # Not the hub client's own session: which library's errors that raises depends on its version.
     request = Request(hf_hub_url(name, "config.json"), method="HEAD")
@@ -79,12 +80,12 @@ def _check_reachable(name: str) -> None:
         urlopen(request, timeout=_TIMEOUT_S).close()
     except HTTPError as error:
         raise HubError(
-            f"{name!r} is no local folder, and the hub answers {error.code} for it (401 and 403: it needs a token or "
-            f"does not exist); {_MODEL_WAYS}"
+            f"{name!r} is no folder in {Path.cwd()}, and the hub answers {error.code} for it (401 and 403: it needs a "
+            f"token or does not exist); {_MODEL_WAYS}"
         ) from error
     except OSError as error:
         raise HubError(
-            f"{name!r} is no local folder, and the hub cannot be reached ({error}); {_MODEL_WAYS}"
+            f"{name!r} is no folder in {Path.cwd()}, and the hub cannot be reached ({error}); {_MODEL_WAYS}"
         ) from error
 
 
@@ -133,13 +134,18 @@ def cache_folder(name: str) -> Path:
 
 def reachable(url: str) -> bool:
     """Whether a server answers at ``url`` within five seconds, even if it refuses."""
+    return not silence(url)
+
+
+def silence(url: str) -> str:
+    """Why there is no answer from ``url`` within five seconds; empty where there is one, even a refusal."""
     try:
-        with urlopen(url, timeout=_TIMEOUT_S):
-            return True
+        urlopen(url, timeout=_TIMEOUT_S).close()
     except HTTPError:
-        return True
-    except OSError:
-        return False
+        return ""
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager

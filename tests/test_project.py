@@ -76,8 +76,8 @@ def test_undeclared_imports_are_found():
 
 
 def test_the_lock_file_holds_every_dependency_in_an_allowed_version():
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
-    locked = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines}
+    lines = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    locked = {canonicalize_name(name): version for name, version in lines}
     wanted = PROJECT["project"]["dependencies"] + [line for extra in EXTRAS if extra != "gpu" for line in EXTRAS[extra]]
     for requirement in map(Requirement, wanted):
         name = canonicalize_name(requirement.name)

@@ -17,6 +17,7 @@ import yaml
 from docstring_parser import parse_from_object
 
 from jqlight.config_files import read_config
+from jqlight.tracking.run_folder import located, saved_config
 
 ROOTS = {"model": "jqlight.estimators", "data": "jqlight.benchmarks"}
 """Config section -> package in which a bare class name is looked up."""
@@ -72,7 +73,7 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
             options.append(GivenSetting(short(name), value, _COMMAND_LINE))
     if not line.files and (saved := _config_of_run(options)):
         typed = len(line.words)
-        _add_file(line, saved)
+        _add_file(line, saved, of_run=True)
         line.words[:] = line.words[typed:] + line.words[:typed]
     line.settings.extend(options)
     return line
@@ -82,17 +83,29 @@ def _config_of_run(options: Sequence[GivenSetting]) -> Path | None:
     """The config that the run of ``--ckpt_path`` has saved; None where none is given or found."""
     given = {option.key: str(option.value) for option in options}
     checkpoint, folder = given.get("ckpt_path"), given.get("run_dir")
-    if checkpoint and checkpoint not in ("last", "best"):
-        folder = folder or str(Path(checkpoint).parent.parent)
+    if checkpoint and checkpoint not in ("last", "best") and (beside := saved_config(Path(checkpoint))):
+        return beside
     saved = Path(folder) / "config.yaml" if checkpoint and folder else None
     return saved if saved and saved.is_file() else None
 
 
-def _add_file(line: CommandLine, config: Path) -> None:
+def _add_file(line: CommandLine, config: Path, *, of_run: bool = False) -> None:
     for path, content in read_config(config):
+        if of_run:
+            _locate(content, path.parent)
         line.files[str(path)] = content
         line.words.extend(["--config", str(path)])
         line.settings.extend(GivenSetting(key, value, f"in {path}") for key, value in _leaves(content))
+
+
+def _locate(content: Mapping[str, Any], folder: Path) -> None:
+    """Let the paths of model and data in the config of the run in ``folder`` lead where they led then."""
+    for keys in (("model", "init_args", "policy", "name_or_path"), ("data", "init_args", "path")):
+        node: Any = content
+        for key in keys[:-1]:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(node.get(keys[-1]), str):
+            node[keys[-1]] = located(node[keys[-1]], folder)
 
 
 def short(key: str) -> str:

@@ -156,15 +156,14 @@ def with_timeout(name: str, check: Callable[[], Finding], timeout: float = TIMEO
 
 def check_hub() -> Finding:
     """Whether models and data sets can be downloaded."""
-    if os.environ.get("HF_HUB_OFFLINE") in ("1", "true", "TRUE", "ON"):
-        return Finding("ok", "hub", "switched off by HF_HUB_OFFLINE; local paths and the quickstart work")
-    import httpx
+    from huggingface_hub import constants
 
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        httpx.head(address, timeout=TIMEOUT_S / 2, follow_redirects=True)
-    except (httpx.HTTPError, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    from jqlight.hub import silence
+
+    if constants.is_offline_mode():
+        return Finding("ok", "hub", "switched off by HF_HUB_OFFLINE; local paths and the quickstart work")
+    address = constants.ENDPOINT
+    if reason := silence(address):
         ways_on = "local paths (data.path, policy.name_or_path) and the quickstart work"
         return Finding("warn", "hub", f"{address} cannot be reached ({reason}); {ways_on}")
     return Finding("ok", "hub", f"{address} answers")

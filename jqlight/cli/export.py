@@ -45,6 +45,7 @@ def load_policy(checkpoint: Path) -> "Policy":
 
     from jqlight.cli import quiet
     from jqlight.policy import Policy
+    from jqlight.tracking.run_folder import located, run_of
 
     quiet.silence_imported_libraries()
     if not checkpoint.is_file():
@@ -56,6 +57,7 @@ def load_policy(checkpoint: Path) -> "Policy":
         raise ConfigError(
             f"--ckpt: {checkpoint} is no checkpoint of jqlight ({type(error).__name__}: {error})"
         ) from error
+    settings["name_or_path"] = located(settings["name_or_path"], run_of(checkpoint) or checkpoint.parent)
     policy = Policy(policy_config(settings))
     policy.load()
     policy.load_state_dict(

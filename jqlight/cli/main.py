@@ -9,12 +9,14 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 from jqlight.cli import failures, quiet
+from jqlight.cli.config import read_command_line
 from jqlight.cli.imports import find_classes_here
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 from jqlight.names import inert
-from jqlight.tracking.interrupts import Stopped, ended_by_signals
+from jqlight.tracking.run_folder import RUNS, check_writable
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("jqlight.cli.fit", "train a policy and export the best checkpoint"),
@@ -66,9 +68,9 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a command; the only function in which an error becomes a sentence and an exit code."""
     try:
         return _run(verb, arguments)
-    except (KeyboardInterrupt, Stopped) as stop:
+    except KeyboardInterrupt:
         print(f"jqlight {verb}: interrupted", file=sys.stderr)
-        return INTERRUPTED_EXIT if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
+        return INTERRUPTED_EXIT
     except BrokenPipeError:  # the reader of our output, `head` for one, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -86,12 +88,22 @@ def _run(verb: str, arguments: list[str]) -> int:
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
     quiet.silence_libraries()  # before any library reads these settings at import
+    quiet.use_writable_caches()
     find_classes_here()
     module = VERBS[verb][0]
-    if module != "jqlight.cli.fit":
-        return int(import_module(module).main(arguments) or 0)
-    with ended_by_signals():
-        return int(import_module(module).main(verb, arguments))
+    if module == "jqlight.cli.fit":
+        _check_run_dir(arguments)
+    entry = import_module(module).main
+    return int((entry(verb, arguments) if module == "jqlight.cli.fit" else entry(arguments)) or 0)
+
+
+def _check_run_dir(arguments: Sequence[str]) -> None:
+    """Raise ConfigError where the run's folder cannot be written, before imports that take seconds."""
+    given = {setting.key: setting.value for setting in read_command_line(arguments).settings}
+    asks = {"-h", "--help"} & set(arguments) or any(word.startswith("--print_config") for word in arguments)
+    continues = given.get("ckpt_path") not in (None, "last", "best")  # in the folder of that checkpoint, as a rule
+    if not asks and (given.get("run_dir") or not continues):
+        check_writable(Path(str(given.get("run_dir") or RUNS)))
 
 
 def _with_negative_numbers(words: Sequence[str]) -> list[str]:

@@ -3,8 +3,12 @@
 import logging
 import os
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 from typing import TextIO
+
+from jqlight.files import can_write
 
 _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -33,6 +37,10 @@ _WARNINGS = (
     r"It is recommended to use `self\.log\(.*sync_dist=True",
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
 )
+
+
+# Folders in which libraries keep what they can make again; each complains where it cannot write.
+_CACHES = ("MPLCONFIGDIR", "VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT", "TRITON_HOME")
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -64,6 +72,25 @@ def silence_libraries() -> None:
         handler.setFormatter(logging.Formatter("jqlight: %(message)s"))
         log.addHandler(handler)
         log.propagate = False
+
+
+def use_writable_caches() -> None:
+    """Send the caches of libraries to temporary files where the user's home cannot be written, before their import.
+
+    What the user has set stays, and so does a home's cache that is there to be read: it may hold downloaded models.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    if can_write(home):
+        return
+    folder = Path(tempfile.gettempdir()) / f"jqlight-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():  # anyone can make one of that name
+            folder = Path(tempfile.mkdtemp(prefix="jqlight-"))
+    except OSError:
+        return
+    for name in (*_CACHES, *([] if home.exists() else ["XDG_CACHE_HOME"])):
+        os.environ.setdefault(name, str(folder))
 
 
 def silence_imported_libraries() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.tracking.journal import Journal, read_record
-from jqlight.tracking.mlflow import reason, redacted, same_store, store_errors, store_uri
+from jqlight.tracking.mlflow import reason, recorded_store, redacted, same_store, store_errors, store_uri
 from jqlight.tracking.upload import Uploader
 
 
@@ -37,8 +37,9 @@ def sync(folder: Path, store: str | None = None) -> str:
     journal = Journal(folder)
     if not journal.inside(folder / "run.json"):
         raise ConfigError(f"{folder} is no run's folder: its run.json is a link that leads out of it")
-    uri = store_uri(store or journal.record["tracking_uri"])
-    if not same_store(uri, journal.record["tracking_uri"]):
+    recorded = recorded_store(folder)
+    uri = store_uri(store or recorded)
+    if not same_store(uri, recorded or ""):
         journal.forget_upload()
     journal.update(tracking_uri=redacted(uri))
     uploader = Uploader(journal, uri)

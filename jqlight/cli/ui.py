@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from jqlight.cli.arguments import CommandParser
+from jqlight.cli.sync import sync
 from jqlight.errors import ConfigError
 from jqlight.tracking.journal import read_record
-from jqlight.tracking.mlflow import STORE_VARIABLE, artifact_location, redacted, store_uri
+from jqlight.tracking.mlflow import STORE_VARIABLE, artifact_location, recorded_store, redacted, sqlite_path, store_uri
 
 HOST = "127.0.0.1"
 
@@ -30,6 +31,10 @@ def main(argv: Sequence[str]) -> int:
     if store.startswith("http"):
         print(page(store, record))
         return 0
+    file = sqlite_path(store)
+    if record and file and not file.exists():  # the folder was moved without its store
+        print(sync(options.run_dir, store))
+        record = read_record(options.run_dir)
     if options.show:
         print(shlex.join(server_command(redacted(store), options.port)))
         return 0
@@ -58,7 +63,7 @@ def find_store(folder: Path, given: str | None) -> str:
     Raises:
         ConfigError: there is none.
     """
-    recorded = read_record(folder).get("tracking_uri")
+    recorded = recorded_store(folder)
     if not (given or recorded or os.environ.get(STORE_VARIABLE)):
         found = [parent for parent in (folder, folder.parent) if (parent / "mlflow.db").is_file()]
         if not found:

@@ -19,6 +19,7 @@ from jqlight.tracking.mlflow import (
     SWEEP_TAG,
     ensure_experiment,
     log,
+    moved_store,
     open_store,
     reason,
     redacted,
@@ -112,7 +113,7 @@ class ParentRun:
 
 
 def _store(noted: dict[str, str], folder: SweepFolder) -> str:
-    given, begun = os.environ.get(STORE_VARIABLE), noted.get("store")
+    given, begun = os.environ.get(STORE_VARIABLE), moved_store(noted.get("store"), folder.path)
     if begun and given and not same_store(given, begun):
         raise ConfigError(
             f"{STORE_VARIABLE}: given {redacted(given)}, but this sweep was begun in {begun}; unset it or set it to "

@@ -14,13 +14,14 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from jqlight.names import format_value
-from jqlight.tracking.journal import Journal, read_record
+from jqlight.tracking.journal import Journal
 from jqlight.tracking.mlflow import (
     PARENT_TAG,
     PARENT_VARIABLE,
     log,
     prepare_client,
     reason,
+    recorded_store,
     redacted,
     same_store,
     store_uri,
@@ -68,15 +69,13 @@ class RunLogger(Logger):
         self.run_dir = Path(run_dir)
         self.experiment_name = experiment_name
         self.run_name = run_name or self.run_dir.resolve().name
-        recorded = read_record(self.run_dir).get("tracking_uri")
+        recorded = recorded_store(self.run_dir)
         self.tracking_uri = store_uri(tracking_uri, recorded=recorded, runs=self.run_dir.resolve().parent)
         self.timeout = timeout if patience is None else patience
         self.step_source: Callable[[], int] | None = None
         """Tells the optimizer steps taken; a trainer's own step for logging is one behind in validation."""
         self._uploader: Uploader | None = None
         self._thread: BackgroundUpload | None = None
-        self.held = False
-        """Whether the run goes on behind its training, so that a success of that is not yet its end."""
         self.awaits_config = False
         """Whether the whole config is (to be) logged, which makes a module's hyper-parameters superfluous."""
 
@@ -136,7 +135,7 @@ class RunLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run and wait for the last upload; says what to do when some of it could not be uploaded."""
-        if self._thread is None or (self.held and status in ("success", "finished")):
+        if self._thread is None:
             return
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
         ended = "KILLED" if interrupted else _STATUS.get(status, "FINISHED")
@@ -206,12 +205,13 @@ class RunLogger(Logger):
 
     def _begin(self, journal: Journal) -> None:
         before = journal.record
-        if not same_store(before.get("tracking_uri", ""), self.tracking_uri):
+        if not same_store(recorded_store(self.run_dir) or "", self.tracking_uri):
             journal.forget_upload()
         parent = os.environ.get(PARENT_VARIABLE)
         journal.update(
             experiment_name=self.experiment_name,
             run_name=self.run_name,
+            directory=before.get("directory", str(Path.cwd())),  # what relative paths in the config are relative to
             tracking_uri=redacted(self.tracking_uri),
             start_time=before.get("start_time", time.time()),
             status="RUNNING",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jqlight.errors import ConfigError
+from jqlight.tracking.journal import read_record
 from jqlight.tracking.run_folder import RUNS
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("jqlight")
 
 STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+ARTIFACTS = "mlartifacts"
+"""Folder of artifacts beside a sqlite store's file."""
 PARENT_VARIABLE = "JQLIGHT_PARENT_RUN_ID"
 """Environment variable that makes a run the child of a sweep's run."""
 PARENT_TAG = "mlflow.parentRunId"
@@ -52,6 +55,24 @@ def store_uri(given: str | None = None, *, recorded: str | None = None, runs: Pa
     return _with_password(_absolute(given or os.environ.get(STORE_VARIABLE) or recorded or str(runs / "mlflow.db")))
 
 
+def recorded_store(folder: Path) -> str | None:
+    """The store that a run's folder names; None where it names none."""
+    return moved_store(read_record(folder).get("tracking_uri"), folder)
+
+
+def moved_store(uri: str | None, folder: Path) -> str | None:
+    """The store that was noted as ``uri`` in a folder.
+
+    Where a sqlite file is no longer there, folders have moved, as from a container to its host: then it is the file of
+    that name beside or above the folder.
+    """
+    path = sqlite_path(uri) if isinstance(uri, str) else None
+    if path is None or path.exists():
+        return uri
+    near = list(folder.resolve().parents)[:3]  # a sweep's points lie two folders below
+    return sqlite_uri(next((place for place in near if (place / path.name).exists()), near[0]) / path.name)
+
+
 def same_store(one: str, other: str) -> bool:
     """Whether two URIs are of one store; their passwords do not count."""
     return redacted(_absolute(one)) == redacted(_absolute(other))
@@ -79,7 +100,7 @@ def sqlite_path(uri: str) -> Path | None:
 def artifact_location(uri: str) -> str | None:
     """Folder for artifacts next to a sqlite store's file, as a URI; None leaves the choice to a server."""
     path = sqlite_path(uri)
-    return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
+    return None if path is None else (path.resolve().parent / ARTIFACTS).as_uri()
 
 
 def redacted(text: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jqlight.errors import ConfigError
-from jqlight.tracking.journal import Journal, read_record
+from jqlight.files import can_write
+from jqlight.tracking.journal import read_record
 
 RUNS = Path("runs")
 """Parent of all run folders, below the working directory."""
@@ -38,7 +39,7 @@ def find_run_folder(verb: str, run_dir: str | None, run_name: str, ckpt_path: st
 
     Without ``run_dir`` a new run gets ``runs/<run_name>``, or ``-2``, ``-3`` and so on behind it. ``ckpt_path`` is a
     file, or "last" or "best" of ``run_dir`` (of the newest run of this name); a checkpoint inside a run's folder
-    continues that run. With "last", ``fit`` starts a new run where no step has been taken yet.
+    continues that run. With "last", ``fit`` starts a new run where there is no checkpoint yet.
 
     The folder is made and held until :func:`release`, so that no other process can write to it. Of a run's several
     processes the first does so for all.
@@ -60,6 +61,19 @@ def find_run_folder(verb: str, run_dir: str | None, run_name: str, ckpt_path: st
         )
     os.environ["JQLIGHT_RUN_DIR"] = str(folder.path)
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError unless ``folder``, or what it would be made in, can be written; nothing is made."""
+    if can_write(folder):
+        return
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    user = f"user {os.getuid()}" if os.name == "posix" else "this user"
+    raise ConfigError(
+        f"run_dir: {folder} needs a folder that {user} can write, but {there.absolute()} belongs to user "
+        f"{there.stat().st_uid} and cannot be written; change its permissions, mount it for writing, run as its owner, "
+        "or give another --run_dir"
+    )
 
 
 def _first_process() -> bool:
@@ -138,13 +152,6 @@ def _choose(verb: str, run_dir: str | None, run_name: str, ckpt_path: str | None
         if folder and checkpoint and checkpoint.exists():
             return RunFolder(folder, checkpoint)
         if verb == "fit" and ckpt_path == "last":
-            if folder and checkpoint and any(checkpoint.parent.glob("*.ckpt")):
-                return RunFolder(folder, checkpoint)  # missing; the others are looked at when it is opened
-            if folder and (folder / "metrics.jsonl").exists() and Journal(folder).last_step():
-                raise ConfigError(
-                    f"ckpt_path: given last, but {folder} has trained and holds no checkpoint; give a checkpoint file, "
-                    "or leave ckpt_path out and begin anew in another --run_dir"
-                )
             return RunFolder(given or folder or RUNS / run_name)
         raise ConfigError(
             f"ckpt_path: given {ckpt_path}, but {checkpoint or RUNS / run_name} does not exist; "
@@ -173,9 +180,31 @@ def _checkpoint(folder: Path, ckpt_path: str | None) -> Path | None:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """Folder of the run that wrote ``checkpoint``; None if no run wrote it."""
-    folder = checkpoint.parent.parent
-    return folder if checkpoint.parent.name == "checkpoints" and read_record(folder) else None
+    """Folder of the run that wrote ``checkpoint``, which may be a link to it; None if no run wrote it."""
+    for path in (checkpoint, checkpoint.resolve()):
+        folder = path.parent.parent
+        if path.parent.name == "checkpoints" and read_record(folder):
+            return folder
+    return None
+
+
+def saved_config(checkpoint: Path) -> Path | None:
+    """The config that the run of ``checkpoint`` has saved; None where none lies beside it."""
+    beside = (path.parent.parent / "config.yaml" for path in (checkpoint, checkpoint.resolve()))
+    return next((path for path in beside if path.is_file()), None)
+
+
+def located(path: str, folder: Path) -> str:
+    """A relative path as a run meant it: below where the run was started, below here, or below a folder above its own.
+
+    Args:
+        path: of a model or of data; one that is absolute, or nowhere to be found, comes back as it is.
+        folder: of the run.
+    """
+    started = read_record(folder).get("directory")
+    bases = [Path(str(started or Path.cwd())), Path.cwd(), *folder.resolve().parents[:4]]
+    base = next((base for base in bases if (base / path).exists()), Path.cwd())
+    return path if base == Path.cwd() else str(base / path)
 
 
 def unused(run_name: str) -> Path:

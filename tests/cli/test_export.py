@@ -1,10 +1,13 @@
+import shutil
 from dataclasses import asdict
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jqlight.cli.export import export, load_policy
 from jqlight.policy import LoRA, Policy, PolicyConfig
+from jqlight.tracking.journal import Journal
 
 
 def checkpoint(path, policy):
@@ -66,3 +69,20 @@ def test_a_folder_with_files_in_it_is_left_alone(tmp_path, shell):
     (tmp_path / "full" / "file").touch()
     assert shell("export", "--ckpt", tmp_path / "x.ckpt", "--out", tmp_path / "full") == 2
     assert "exists and is not an empty folder" in shell.err
+
+
+@pytest.mark.parametrize("folder", ["runs/a/checkpoints", "elsewhere/a/checkpoints"])
+def test_a_model_given_relative_to_where_the_run_was_started_is_found_from_elsewhere(
+    tiny_qwen3, workplace, monkeypatch, shell, folder
+):
+    shutil.copytree(tiny_qwen3, workplace / "models" / "tiny")
+    policy = trained("models/tiny")
+    (workplace / folder).mkdir(parents=True)
+    checkpoint(workplace / folder / "best.ckpt", policy)
+    Journal(workplace / folder / "..").update(directory=str(workplace))
+    (workplace / "other").mkdir()
+    monkeypatch.chdir(workplace / "other")
+    assert shell("export", "--ckpt", f"../{folder}/best.ckpt", "--out", "x") == 0, shell.err
+    shutil.rmtree(workplace / "models")
+    assert shell("export", "--ckpt", f"../{folder}/best.ckpt", "--out", "y") == 2
+    assert f"'models/tiny' is no folder in {workplace / 'other'}" in shell.err

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from jqlight import hub
 from jqlight.cli import doctor, ui
 from jqlight.cli.doctor import Finding
 from jqlight.tracking.journal import Journal
@@ -57,13 +58,13 @@ def test_a_check_that_hangs_becomes_a_warning():
 
 
 def test_doctor_asks_no_hub_when_offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     assert "switched off by HF_HUB_OFFLINE" in doctor.check_hub().text
 
 
 def test_doctor_names_a_hub_that_refuses_and_the_ways_on(monkeypatch):
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     finding = doctor.check_hub()
     assert finding.state == "warn"
     assert "http://127.0.0.1:9 cannot be reached" in finding.text
@@ -97,10 +98,13 @@ def test_sync_of_another_folder_is_a_mistake(workplace, shell):
 
 
 def test_ui_prints_the_command_for_the_runs_store(workplace, shell):
-    Journal(workplace / "runs/a").update(tracking_uri="sqlite:////data/x.db")
+    (workplace / "data").mkdir()
+    (workplace / "data/x.db").touch()
+    Journal(workplace / "runs/a").update(tracking_uri=f"sqlite:///{workplace}/data/x.db")
     assert shell("ui", "runs/a", "--print", "--port", "5077") == 0
     assert shell.out == (
-        "mlflow server --backend-store-uri sqlite:////data/x.db --default-artifact-root file:///data/mlartifacts "
+        f"mlflow server --backend-store-uri sqlite:///{workplace}/data/x.db "
+        f"--default-artifact-root file://{workplace}/data/mlartifacts "
         "--host 127.0.0.1 --port 5077 --workers 1\n"
     )
 

@@ -23,13 +23,14 @@ LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
 def hosted(*, compiles: bool) -> Iterator[dict[str, Any]]:
     """A block in which vLLM may be imported and started without leaving traces; gives further ``LLM`` arguments.
 
-    vLLM prints warnings only, unless the user has set ``VLLM_LOGGING_LEVEL``. In a run of several processes every rank
+    Nothing is printed unless it fails, or the user has asked for more than errors by ``VLLM_LOGGING_LEVEL``: in a
+    container even numactl complains, of calls that are not permitted there. In a run of several processes every rank
     starts an engine of its own within the trainer's process group, on the trainer's GPU.
     """
     os.environ.update(ENVIRONMENT)
     temporary = {} if compiles else dict(NO_COMPILATION)
-    quietly = LOGGING_LEVEL not in os.environ
-    if quietly:
+    quietly = os.environ.get(LOGGING_LEVEL, "ERROR") == "ERROR"  # what the command line sets
+    if LOGGING_LEVEL not in os.environ:
         temporary[LOGGING_LEVEL] = "WARNING"
     arguments: dict[str, Any] = {}
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
