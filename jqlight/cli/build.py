@@ -6,14 +6,17 @@ The classes are built with ``run=False``, so that a config's root is the root of
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse.typing import PositiveFloat, PositiveInt
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
 
 from jqlight.benchmarks import Benchmark
@@ -25,8 +28,10 @@ from jqlight.cli.plateau import StepPlateau
 from jqlight.cli.resume import ResumedOptimizer, changed_settings
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
-from jqlight.tracking.checkpoints import RunCheckpoint
+from jqlight.tracking.checkpoint_files import CheckpointFiles, usable
+from jqlight.tracking.checkpoints import EVERY_MINUTES, RunCheckpoint
 from jqlight.tracking.config import SaveConfig
+from jqlight.tracking.end_at_signal import EndAtSignal
 from jqlight.tracking.logger import RunLogger, with_run_logger
 from jqlight.tracking.progress import ProgressLine
 from jqlight.tracking.run_folder import RunFolder, find_run_folder
@@ -118,6 +123,18 @@ class RunCLI(LightningCLI):
             help="Checkpoint to start from: a file, or 'last' or 'best' of run_dir (of the newest run of this name). "
             "One that lies in a run's folder continues that run.",
         )
+        parser.add_argument(
+            "--checkpoint.every_n_steps",
+            type=PositiveInt | None,
+            default=None,
+            help="Optimizer steps between two checkpoints, in addition to every_minutes and each validation.",
+        )
+        parser.add_argument(
+            "--checkpoint.every_minutes",
+            type=PositiveFloat,
+            default=EVERY_MINUTES,
+            help="Minutes between two checkpoints: the most that a killed run loses.",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without Lightning's warning about ``sys.argv``."""
@@ -159,12 +176,19 @@ class RunCLI(LightningCLI):
         settings = {**self.config_init["trainer"].as_dict(), **kwargs}
         leave_group(settings)
         self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
+        if found := self.run_folder.checkpoint:
+            another = self.verb == "fit" and config.ckpt_path == "last"
+            self.run_folder = replace(self.run_folder, checkpoint=usable(found, or_another=another))
         if settings.get("logger") is not False and not settings.get("fast_dev_run"):
             # Numbered folders tell repeated runs apart, in MLflow too.
             name = config.run_name if config.run_dir else None
             own = partial(RunLogger, self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
             settings["logger"] = with_run_logger(settings.get("logger"), own)
         settings["callbacks"] = self._callbacks(settings)
+        plugins = settings.get("plugins") or []
+        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            settings["plugins"] = [*plugins, CheckpointFiles()]
         try:
             trainer = self._instantiate_trainer(settings, [])
         except JQLightError:
@@ -187,14 +211,14 @@ class RunCLI(LightningCLI):
         given = settings.get("callbacks") or []
         callbacks: list[Callback] = [*given] if isinstance(given, list) else [given]
         if self.verb == "fit":
-            callbacks += [StepPlateau(), ValidationScores()]
+            callbacks += [StepPlateau(), ValidationScores(), EndAtSignal()]
             if checkpoint := self.run_folder.checkpoint:
                 given = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
                 callbacks.append(ResumedOptimizer(changed_settings(checkpoint, given)))
-        wants_checkpoints = settings.get("enable_checkpointing") is not False
-        if self.verb == "fit" and wants_checkpoints and not _has(callbacks, ModelCheckpoint):
+        if self.verb == "fit" and settings.get("enable_checkpointing") is not False:
             validates = settings.get("limit_val_batches") != 0
-            callbacks.append(RunCheckpoint(self.run_folder.checkpoints, self.model, validates=validates))
+            when = self.config.checkpoint.as_dict()
+            callbacks.append(RunCheckpoint(self.run_folder.checkpoints, self.model, validates=validates, **when))
         if settings.get("enable_progress_bar") is not False and not _has(callbacks, ProgressBar):
             title = output.start_line(self.verb, self.run_folder, self.model, self.datamodule)
             callbacks.append(ProgressLine(title))

@@ -1,6 +1,9 @@
 """What a cluster's environment says of this process, where it does not concern the run."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,3 +42,23 @@ def _one_device(trainer: Mapping[str, Any]) -> bool:
         devices = parts if "," in devices else devices.strip()
     counts_one = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
     return nodes in (1, "1") and (counts_one or (devices == "auto" and trainer.get("accelerator") == "cpu"))
+
+
+def requeue(number: int) -> None:
+    """Have SLURM start the job again, where its warning that the time is nearly up has ended the run.
+
+    The job's command should say ``--run_dir DIR --ckpt_path last``, which begins a run or continues it.
+
+    Args:
+        number: the signal, SIGUSR1 for that warning (``sbatch --signal=USR1@120``).
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if number != signal.SIGUSR1 or not job:
+        return
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        code = subprocess.run(["scontrol", "requeue", job], check=False).returncode
+    except OSError as error:
+        code = error.errno or 1
+    print(f"SLURM job {job}: {'requeued' if code == 0 else f'not requeued (scontrol: {code})'}", file=sys.stderr)

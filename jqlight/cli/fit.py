@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from jqlight.cli import output, quiet
 from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI
+from jqlight.cli.cluster import requeue
 from jqlight.cli.config import read_command_line
 from jqlight.cli.help import help_text
-from jqlight.errors import ConfigError
+from jqlight.errors import ConfigError, DataError
 from jqlight.startup import mark
-from jqlight.tracking.checkpoints import checkpoint_step
+from jqlight.tracking.checkpoint_files import checkpoint_step
+from jqlight.tracking.interrupts import Stopped
+from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.run_folder import release
 
 
@@ -34,22 +36,41 @@ def main(verb: str, argv: Sequence[str]) -> int:
 
 
 def run(cli: RunCLI) -> int:
-    """Train or evaluate what ``cli`` has built, then print the results; 130 when interrupted, 143 when terminated."""
+    """Train or evaluate what ``cli`` has built, then print the results; 128 + n when ended by signal n.
+
+    A fit has ended when its model is exported: until then its loggers stay open.
+    """
+    loggers = [logger for logger in cli.trainer.loggers if isinstance(logger, RunLogger)]
+    for logger in loggers:
+        logger.held = cli.verb == "fit"
+    try:
+        _run(cli)
+    except BaseException as error:
+        for logger in loggers:
+            logger.finalize("failed")
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return _end(cli, error)
+        if isinstance(error, MisconfigurationException):
+            raise ConfigError(f"trainer: {error}") from error
+        if not isinstance(error, ConfigError | DataError) and (way_on := output.way_on(cli.run_folder)):
+            print(way_on, file=sys.stderr)
+        raise
+    for logger in loggers:
+        logger.held = False
+        logger.finalize("success")
+    return 0
+
+
+def _run(cli: RunCLI) -> None:
     trainer, folder = cli.trainer, cli.run_folder
     checkpoint = str(folder.checkpoint) if folder.checkpoint else None
-    start = checkpoint_step(checkpoint) if checkpoint else None  # a damaged file is told before an engine starts
-    try:
-        extra = {"verbose": False} if cli.verb in ("validate", "test") else {}
-        outcome = getattr(trainer, cli.verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, **extra)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and not trainer.interrupted:
-            raise
-        print(output.interrupted(folder), file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, SIGTERMException) else signal.SIGINT)
-    except MisconfigurationException as error:
-        raise ConfigError(f"trainer: {error}") from error
+    start = checkpoint_step(checkpoint) if checkpoint else None
+    extra = {"verbose": False} if cli.verb in ("validate", "test") else {}
+    outcome = getattr(trainer, cli.verb)(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, **extra)
+    if Stopped.by is not None:  # while training came to its end
+        raise Stopped(128 + Stopped.by)
     if not trainer.is_global_zero:
-        return 0
+        return
     if cli.verb == "fit":
         if end := output.early_end(trainer, start):
             print(end)
@@ -59,4 +80,18 @@ def run(cli: RunCLI) -> int:
         print(output.write_predictions(outcome, folder), flush=True)
     else:
         print(output.scores_report(trainer, folder), flush=True)
-    return 0
+
+
+def _end(cli: RunCLI, stop: BaseException) -> int:
+    """Say how to go on, have a cluster's queue do so where it asked for the end, and give the exit code."""
+    if isinstance(stop, SystemExit) and not isinstance(stop, Stopped) and not cli.trainer.interrupted:
+        raise stop
+    number = Stopped.by or signal.SIGINT
+    launcher = cli.trainer.strategy.launcher
+    if launcher is not None and hasattr(launcher, "kill"):
+        launcher.kill(number)  # the run's other processes
+    if cli.trainer.is_global_zero:
+        print(output.interrupted(cli.run_folder), file=sys.stderr)
+        if cli.verb == "fit":
+            requeue(number)
+    return 128 + number

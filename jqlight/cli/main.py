@@ -16,6 +16,7 @@ from jqlight.cli.config import read_command_line
 from jqlight.cli.imports import find_classes_here
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 from jqlight.names import inert
+from jqlight.tracking.interrupts import Stopped, ended_by_signals
 from jqlight.tracking.run_folder import RUNS, check_writable
 
 VERBS: dict[str, tuple[str, str]] = {
@@ -68,9 +69,9 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     """Run a command; the only function in which an error becomes a sentence and an exit code."""
     try:
         return _run(verb, arguments)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as stop:
         print(f"jqlight {verb}: interrupted", file=sys.stderr)
-        return INTERRUPTED_EXIT
+        return INTERRUPTED_EXIT if isinstance(stop, KeyboardInterrupt) else int(stop.code or 0)
     except BrokenPipeError:  # the reader of our output, `head` for one, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -91,10 +92,11 @@ def _run(verb: str, arguments: list[str]) -> int:
     quiet.use_writable_caches()
     find_classes_here()
     module = VERBS[verb][0]
-    if module == "jqlight.cli.fit":
-        _check_run_dir(arguments)
-    entry = import_module(module).main
-    return int((entry(verb, arguments) if module == "jqlight.cli.fit" else entry(arguments)) or 0)
+    if module != "jqlight.cli.fit":
+        return int(import_module(module).main(arguments) or 0)
+    _check_run_dir(arguments)
+    with ended_by_signals():
+        return int(import_module(module).main(verb, arguments))
 
 
 def _check_run_dir(arguments: Sequence[str]) -> None:

@@ -12,7 +12,19 @@ from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, chosen_class, 
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.names import BENCHMARKS, ESTIMATORS
 
-RUN_KEYS = ("seed_everything", "run_name", "run_dir", "experiment_name", "ckpt_path", "config", "print_config", "help")
+RUN_KEYS = (
+    "seed_everything",
+    "run_name",
+    "run_dir",
+    "experiment_name",
+    "ckpt_path",
+    "config",
+    "print_config",
+    "help",
+    "checkpoint",
+    "checkpoint.every_n_steps",
+    "checkpoint.every_minutes",
+)
 """Top-level settings that are no section."""
 CLASSES = {"model": ESTIMATORS, "data": BENCHMARKS}
 """Config section -> the classes that come with jqlight."""

@@ -1,15 +1,19 @@
 """What a command says before and after a run: where it runs, what came out, and where it is."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 
-from jqlight.tracking.checkpoints import best_metric, checkpoint_step
+from jqlight.errors import ConfigError
+from jqlight.tracking.checkpoint_files import checkpoint_step
+from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
 from jqlight.tracking.run_folder import LAST, RunFolder
 from jqlight.tracking.scores import ValidationScores
 
@@ -70,10 +74,18 @@ def _table(scores: dict[int, dict[str, float]], steps: dict[str, int]) -> str:
 
 def interrupted(folder: RunFolder) -> str:
     """What to say when the user has stopped a run: what is left of it and how to go on."""
-    last = folder.checkpoints / LAST
-    if last.exists():
-        return f"\ninterrupted; go on with: jqlight fit --ckpt_path {shown_path(last)}"
+    if told := way_on(folder):
+        return f"\ninterrupted; {told}"
     return f"\ninterrupted before the first checkpoint; what was logged is in {shown_path(folder.path)}"
+
+
+def way_on(folder: RunFolder) -> str:
+    """How to continue the run; empty where it has no checkpoint."""
+    last = folder.checkpoints / LAST
+    try:
+        return f"go on with: jqlight fit --ckpt_path {shown_path(last)}  (step {checkpoint_step(last)})"
+    except (ConfigError, OSError):
+        return ""
 
 
 def scores_report(trainer: Trainer, folder: RunFolder) -> str:
@@ -95,7 +107,7 @@ def write_predictions(predictions: list[Any] | None, folder: RunFolder) -> str:
 def best_checkpoint(trainer: Trainer) -> Path | None:
     """The best checkpoint of a finished fit, the last where nothing was validated; None when none was saved."""
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint):
+        if isinstance(callback, RunCheckpoint):  # a user's own may stand beside it
             for path in (callback.best_model_path, callback.last_model_path):
                 if path and Path(path).is_file():
                     return Path(path)
@@ -110,8 +122,24 @@ def export_best(trainer: Trainer, module: LightningModule, folder: RunFolder) ->
     # Only tensors and primitives are in our checkpoints; the optimizer's part is not read into memory.
     state = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     module.load_state_dict(state)
-    target = folder.path / "model"
-    policy.export(target)
+    return export_to(folder.path / "model", policy.export)
+
+
+def export_to(target: Path, export: Callable[[Path], None]) -> Path:
+    """Write a model's folder beside ``target`` and give it that name when it is whole; an older one is replaced.
+
+    Raises:
+        OSError: what ``export`` could not write; nothing half-written is left.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        export(partial)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.replace(target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     return target
 
 

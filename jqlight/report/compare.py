@@ -21,7 +21,16 @@ COLUMNS = (
 """Values of a run: shares in [0, 1], steps in optimizer steps, log success in nats; a run has NaN for what it lacks."""
 _CURVES = ("train/success", "train/log_success", "train/max_amplified_advantage", "train/thinking_tokens", *TIMES)
 # Settings that differ from run to run without being what is compared.
-_BOOKKEEPING = ("run_dir", "run_name", "experiment_name", "ckpt_path", "seed_everything", "trainer.logger", "config")
+_BOOKKEEPING = (
+    "run_dir",
+    "run_name",
+    "experiment_name",
+    "ckpt_path",
+    "seed_everything",
+    "trainer.logger",
+    "config",
+    "checkpoint",
+)
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed", "model.class_path", "data.class_path")
 # What q says already, in other words; runs of earlier versions have no commitment.
 _OF_Q = ("model.q", "commitment")

@@ -32,6 +32,7 @@ class Journal:
         self.folder = folder
         self._lock = threading.RLock()
         self.record: dict[str, Any] = read_record(folder)
+        self._logged: dict[tuple[int, str], float] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._end_broken_line()
 
@@ -65,10 +66,26 @@ class Journal:
             self.update(run_id=None)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Append one line to the metrics file, on disk when this returns."""
-        row = {"step": step, "time": round(time.time(), 3), **metrics}
-        with self._lock, self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        """Append one line to the metrics file, on disk when this returns.
+
+        A resumed run takes steps again that were logged before it was killed: what is there already is not written
+        twice, times of such steps not at all.
+        """
+        with self._lock:
+            new = self._new(metrics, step)
+            if new:
+                row = {"step": step, "time": round(time.time(), 3), **new}
+                with self.metrics_path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+
+    def _new(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
+        if self._logged is None:  # what another process has logged from this step on
+            rows, _ = self.metrics_from(0)
+            later = [row for row in rows if row["step"] >= step]
+            self._logged = {(row["step"], name): value for row in later for name, value in row.items()}
+        before = {name: self._logged.pop((step, name), None) for name in metrics} if self._logged else {}
+        known = {name for name, value in before.items() if value is not None}
+        return {n: v for n, v in metrics.items() if not (n in known and (n.startswith("time/") or before[n] == v))}
 
     def log_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write a table, one JSON object a line, to ``samples/<name>.jsonl``."""
@@ -97,6 +114,10 @@ class Journal:
             data = file.read()
         end = data.rfind(b"\n") + 1
         return [row for line in data[:end].splitlines() if (row := _parse(line)) is not None], offset + end
+
+    def last_step(self) -> int:
+        """The last optimizer step that anything was logged for; 0 where nothing was."""
+        return max((int(row["step"]) for row in self.metrics_from(0)[0]), default=0)
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """Steps and values of one metric; where a step was logged again after a resume, its last value."""

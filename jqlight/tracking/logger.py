@@ -76,6 +76,8 @@ class RunLogger(Logger):
         """Tells the optimizer steps taken; a trainer's own step for logging is one behind in validation."""
         self._uploader: Uploader | None = None
         self._thread: BackgroundUpload | None = None
+        self.held = False
+        """Whether the run goes on behind its training, so that a success of that is not yet its end."""
         self.awaits_config = False
         """Whether the whole config is (to be) logged, which makes a module's hyper-parameters superfluous."""
 
@@ -135,7 +137,7 @@ class RunLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the run and wait for the last upload; says what to do when some of it could not be uploaded."""
-        if self._thread is None:
+        if self._thread is None or (self.held and status in ("success", "finished")):
             return
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
         ended = "KILLED" if interrupted else _STATUS.get(status, "FINISHED")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jqlight.errors import ConfigError
 from jqlight.files import can_write
-from jqlight.tracking.journal import read_record
+from jqlight.tracking.journal import Journal, read_record
 
 RUNS = Path("runs")
 """Parent of all run folders, below the working directory."""
@@ -39,7 +39,7 @@ def find_run_folder(verb: str, run_dir: str | None, run_name: str, ckpt_path: st
 
     Without ``run_dir`` a new run gets ``runs/<run_name>``, or ``-2``, ``-3`` and so on behind it. ``ckpt_path`` is a
     file, or "last" or "best" of ``run_dir`` (of the newest run of this name); a checkpoint inside a run's folder
-    continues that run. With "last", ``fit`` starts a new run where there is no checkpoint yet.
+    continues that run. With "last", ``fit`` starts a new run where no step has been taken yet.
 
     The folder is made and held until :func:`release`, so that no other process can write to it. Of a run's several
     processes the first does so for all.
@@ -152,6 +152,13 @@ def _choose(verb: str, run_dir: str | None, run_name: str, ckpt_path: str | None
         if folder and checkpoint and checkpoint.exists():
             return RunFolder(folder, checkpoint)
         if verb == "fit" and ckpt_path == "last":
+            if folder and checkpoint and any(checkpoint.parent.glob("*.ckpt")):
+                return RunFolder(folder, checkpoint)  # missing; the others are looked at when it is opened
+            if folder and (folder / "metrics.jsonl").exists() and Journal(folder).last_step():
+                raise ConfigError(
+                    f"ckpt_path: given last, but {folder} has trained and holds no checkpoint; give a checkpoint file, "
+                    "or leave ckpt_path out and begin anew in another --run_dir"
+                )
             return RunFolder(given or folder or RUNS / run_name)
         raise ConfigError(
             f"ckpt_path: given {ckpt_path}, but {checkpoint or RUNS / run_name} does not exist; "
