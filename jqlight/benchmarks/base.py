@@ -133,7 +133,7 @@ class Benchmark(LightningDataModule):
 
     @staticmethod
     def normalise(answer: str) -> str:
-        """The form in which a majority vote compares answers; empty for one that does not vote."""
+        """The form in which a majority vote compares answers; where it is empty the folded text is compared."""
         return fold(answer)
 
     def item(self, record: Record) -> Item:

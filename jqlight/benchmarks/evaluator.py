@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from jqlight.benchmarks.base import Example
 from jqlight.metrics.base import QuestionMean
 from jqlight.metrics.sampled import MajorityAtK, MeanScore, PassAtK
-from jqlight.metrics.verifiers import Verifier
+from jqlight.metrics.verifiers import Verifier, judge
 from jqlight.metrics.voting import fold
 from jqlight.names import majority, pass_at
 
@@ -31,12 +31,14 @@ class Evaluator(nn.Module):
         self.verifiers = dict(verifiers)
         self.k = k
         self.metrics = nn.ModuleDict()
+        self._prefixes: dict[str, str] = {}
         for prefix, verifier in verifiers.items():
-            for size in sorted({1, k}):
-                self.metrics[pass_at(size, prefix)] = PassAtK(size, verifier)
-            self.metrics[majority(k, prefix)] = MajorityAtK(k, verifier, normalise)
+            kinds: dict[str, QuestionMean] = {pass_at(n, prefix): PassAtK(n, verifier) for n in sorted({1, k})}
+            kinds[majority(k, prefix)] = MajorityAtK(k, verifier, normalise)
             if prefix not in ("", "exact_"):
-                self.metrics[prefix.rstrip("_")] = MeanScore(verifier)
+                kinds[prefix.rstrip("_")] = MeanScore(verifier)
+            self.metrics.update(kinds)
+            self._prefixes |= dict.fromkeys(kinds, prefix)
         self._rows: list[dict[str, Any]] = []
 
     def update(
@@ -47,17 +49,22 @@ class Evaluator(nn.Module):
     ) -> None:
         """Count examples: ``predictions[i]`` are the answers sampled for example i, ``rationales[i]`` their thoughts.
 
+        Every answer is judged once by each verifier; all metrics take their scores from that.
+
         Raises:
             ValueError: fewer than k answers for an example.
         """
         references = [example.references for example in examples]
-        for metric in self._all().values():
-            metric.update(predictions, references)
-        for i, (example, answers) in enumerate(zip(examples, predictions, strict=True)):
-            thoughts = rationales[i] if rationales is not None else [""] * len(answers)
-            self._rows.extend(
-                self._row(example, m, *pair) for m, pair in enumerate(zip(thoughts, answers, strict=True))
-            )
+        scores = {
+            prefix: [judge(verifier, *question) for question in zip(predictions, references, strict=True)]
+            for prefix, verifier in self.verifiers.items()
+        }
+        for name, metric in self._all().items():
+            metric.update(predictions, references, scores[self._prefixes[name]])
+        for i, example in enumerate(examples):
+            for m, answer in enumerate(predictions[i]):
+                verdicts = {prefix.rstrip("_") or "match": scores[prefix][i][m] for prefix in scores}
+                self._rows.append(_row(example, m, rationales[i][m] if rationales else "", answer, verdicts))
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name, over all ranks; without a stage prefix."""
@@ -82,17 +89,15 @@ class Evaluator(nn.Module):
     def _all(self) -> dict[str, QuestionMean]:
         return {name: cast(QuestionMean, metric) for name, metric in self.metrics.items()}
 
-    def _row(self, example: Example, sample: int, rationale: str, answer: str) -> dict[str, Any]:
-        return {
-            "id": example.id,
-            "sample": sample,
-            "prompt": example.prompt,
-            "rationale": rationale,
-            "answer": answer,
-            "reference": example.answer,
-            "references": list(example.references),
-            "verdicts": {
-                prefix.rstrip("_") or "match": verifier(answer, example.references)
-                for prefix, verifier in self.verifiers.items()
-            },
-        }
+
+def _row(example: Example, sample: int, rationale: str, answer: str, verdicts: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "id": example.id,
+        "sample": sample,
+        "prompt": example.prompt,
+        "rationale": rationale,
+        "answer": answer,
+        "reference": example.answer,
+        "references": list(example.references),
+        "verdicts": dict(verdicts),
+    }

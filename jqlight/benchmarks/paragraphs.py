@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from jqlight.benchmarks.base import Benchmark
 from jqlight.errors import ConfigError
-from jqlight.metrics.official import normalise_answer, official_em
+from jqlight.metrics.official import fold_answer, official_em
 from jqlight.metrics.verifiers import Verifier, on_answer, word_match
 
 
@@ -34,5 +34,5 @@ class ParagraphBenchmark(Benchmark):
 
     @staticmethod
     def normalise(answer: str) -> str:
-        """The official normal form: lower case, no ASCII punctuation, no articles."""
-        return normalise_answer(answer)
+        """The official normal form, or the folded text where that is empty; see :func:`fold_answer`."""
+        return fold_answer(answer)

@@ -7,15 +7,24 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from jqlight.metrics.verifiers import Verifier, judge
+
 _UNIT = 1 << 40
 """Fixed point of the sums: integers add up to the same in every order, so any number of ranks gives the same bits."""
 
 
 class QuestionMean(Metric):
-    """Mean over questions of a number in [0, 1] that a subclass computes in ``update``.
+    """Mean over questions of a number in [0, 1] that a subclass computes in ``count``.
 
     States are int64 sums (values in units of 2**-40, and the number of questions), summed over ranks; each rank may see
     a different number of questions, or none.
+
+    Args:
+        verifier: scores one answer.
+        k: samples that a question needs.
+
+    Raises:
+        ValueError: k below 1.
     """
 
     is_differentiable = False
@@ -27,8 +36,11 @@ class QuestionMean(Metric):
     total: Tensor
     questions: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, verifier: Verifier, k: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if k < 1:
+            raise ValueError(f"k: given {k}, allowed is 1 or more")
+        self.verifier, self.k = verifier, k
         self.add_sum("total")
         self.add_sum("questions")
 
@@ -36,8 +48,28 @@ class QuestionMean(Metric):
         """A whole-number state that is summed over ranks."""
         self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:
-        """Count questions: ``predictions[i]`` are the samples of question i, ``references[i]`` its golds."""
+    def update(
+        self,
+        predictions: Sequence[Sequence[str]],
+        references: Sequence[Sequence[str]],
+        scores: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        """Count questions.
+
+        Args:
+            predictions: per question its sampled answers.
+            references: per question its golds.
+            scores: per question its samples' scores by the verifier, where they are known; else it is called here.
+
+        Raises:
+            ValueError: different numbers of questions, or a question with fewer than k samples.
+        """
+        check_samples(predictions, references, self.k)
+        for i, samples in enumerate(predictions):
+            self.count(samples, judge(self.verifier, samples, references[i]) if scores is None else scores[i])
+
+    def count(self, samples: Sequence[str], scores: Sequence[float]) -> None:
+        """Count one question by its samples and their scores."""
         raise NotImplementedError
 
     def add(self, value: float) -> None:

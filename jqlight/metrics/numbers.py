@@ -1,27 +1,60 @@
-"""Numbers as people and models write them: "$ 3,300.5 million", "(4.2)", "12.5 %", "-4 ( 4 )"."""
+r"""Numbers as people and models write them: "$ 3,300.5 million", "(4.2)", "12.5 %", "-4 ( 4 )", "\boxed{34.7\%}"."""
 
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 
-_SCALES = {"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12}
-_DASHES = str.maketrans(dict.fromkeys("−‒–—﹣－", "-"))
+_SCALES = {"h": 1e2, "t": 1e3, "k": 1e3, "m": 1e6, "b": 1e9, "tr": 1e12}
+_CODES = "rs|usd|eur|gbp|jpy|cny|rmb|inr|chf|cad|aud|nzd|hkd|sgd|sek|nok|dkk|krw|brl|mxn|zar"
+_PERCENT = r"%(?:-?\s?points?\b)?|-?per[\s-]?cents?\b|percentage\s?points?\b|pct\b|pp\b"
+_SCALE = r"hundreds?|thousands?|millions?|billions?|trillions?|k|mm?|mn|mln|mil|mio|bn?|bil|tn|trn"
 # Every part is bounded and starts with a character of its own, so that matching is linear in the text.
 _NUMBER = re.compile(
-    r"""(?P<open>\()?\s{0,3}
-    (?P<sign>(?<![\w.)%])-)?\s{0,3}
-    (?P<money>[$€£]\s{0,3})?
-    (?P<inner_sign>(?<=[$€£\s])-)?
-    (?P<digits>\d{1,3}(?:,\d{3}){1,20}(?!\d)|\d{1,100})?
-    (?P<fraction>\.\d{1,100})?
-    (?P<exponent>e[+-]?\d{1,3}(?![\w.]))?
-    (?:\s{0,3}(?P<percent>%|percent\b))?
-    (?:\s{0,3}(?P<close>\)))?
-    (?:\s{0,3}(?P<scale>thousand|million|billion|trillion)s?\b)?
-    (?:\s{0,3}(?P<late_percent>%|percent\b))?""",
+    rf"""(?P<open>\()?\s?
+    (?P<sign>(?<![\w.)%])-)?\s?
+    (?P<digits>\d{{1,3}}(?:,\d{{3}}){{1,20}}(?!\d)|\d{{1,100}})?
+    (?P<fraction>\.\d{{1,100}})?
+    (?P<exponent>e[+-]?\d{{1,3}}(?![\w.]))?
+    (?:\s?(?P<percent>{_PERCENT}))?
+    (?:\s?(?P<close>\)))?
+    (?:\s?(?P<scale>{_SCALE})\b(?![-'.]\w))?
+    (?:\s?(?P<late_percent>{_PERCENT}))?
+    (?:\s?(?P<late_close>\)))?""",
     re.VERBOSE,
 )
-_START = re.compile(r"[(\-$€£.\d]")
+_START = re.compile(r"[(\-.\d]")
+_REPEAT = re.compile(r"\s*(?:\(\s*[\d.,]+\s*%?\s*\))?\s*\.?\s*")
+
+_REWRITTEN = [
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (
+            r"(?<!\d)\d{0,50}\s?\\[dtc]?frac\s?\{[^{}]*\}\s?\{[^{}]*\}",
+            " ",
+        ),  # no decimal number, and not its denominator either
+        (r"\\{1,3}(?=[%$#&_])|\\!", ""),
+        (r"\{([,.])\}", r"\1"),
+        (r"\\percent\b", "%"),
+        (r"(?<=10)[⁻⁰¹²³⁴-⁹]{1,4}", lambda m: "^" + unicodedata.normalize("NFKC", m[0]).replace("\u2212", "-")),
+        (r"(?<!\d)\d{1,3}(?:(?:\\,|[\u00a0\u2007-\u200a\u202f'’])\d{3})+(?!\d)", lambda m: re.sub(r"\D", "", m[0])),
+        (r"\s?(?:\\times|\\cdot|[x×*])\s?10\s?\^\s?\{?([+-]?\d{1,3})\}?(?!\d)", r"e\1"),
+        (r"\\[a-z]+\*?|\\.|[{}*`~]", " "),  # \boxed, \text, \left, \(, thin spaces, bold face
+    )
+]
+_WORDS = [
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"(?<![a-z])[a-z]{0,2}\$|\$", " "),
+        (
+            rf"(?<![a-z])(?:{_CODES})\.?(?=[\s\d(.-])|(?<=[\d\s.)])(?:{_CODES}|dollars?|euros?|pounds?|yen)(?![a-z])",
+            " ",
+        ),
+        (r"\s+", " "),
+        (r"(?<![\w)%.])(?<![\d)%] )(?:minus|negative) (?=[\d.])", "-"),
+        (r"(?<![\w)%.])\+ ?(?=[\d.])", ""),
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -36,12 +69,28 @@ class Number:
     scale: float
     """1, or what the word after it means: 1e6 for "million"."""
     span: tuple[int, int]
-    """Start and end in the text."""
+    """Start and end in the :func:`plain` text."""
 
     @property
     def literal(self) -> float:
         """The value with percent sign and scale word applied."""
         return self.value * self.scale / (100 if self.percent else 1)
+
+
+def plain(text: str) -> str:
+    r"""The text in lower case and ASCII signs, without LaTeX, bold face and currency: " 1200 " for "\$1{,}200".
+
+    Digits of any script, percent signs, dashes and spaces become ASCII's; thin and no-break spaces between thousands
+    go. A fraction in LaTeX is no decimal number and goes as a whole.
+    """
+    text = text.casefold()
+    for pattern, by in _REWRITTEN:
+        text = pattern.sub(by, text)
+    if not text.isascii():
+        text = "".join(c if c.isascii() else _ascii(c) for c in text)
+    for pattern, by in _WORDS:
+        text = pattern.sub(by, text)
+    return text
 
 
 def numbers_in(text: str) -> list[Number]:
@@ -50,13 +99,40 @@ def numbers_in(text: str) -> list[Number]:
     Parentheses around a number make it negative, except behind the same number with a minus sign or a percent sign, as
     FinQA's tables write it ("-4 ( 4 )", "12% ( 12 % )"): that is one number. A minus between two numbers is a dash.
     """
+    return _numbers(plain(text))
+
+
+def whole_number(text: str) -> Number | None:
+    """The number that the text consists of, its currency, markup and a final full stop aside, or None."""
+    text = plain(text)
+    found = _numbers(text)
+    if len(found) != 1:
+        return None
+    start, end = found[0].span
+    return found[0] if _REPEAT.fullmatch(text[:start] + text[end:]) else None
+
+
+def _ascii(character: str) -> str:
+    """The ASCII sign of the same meaning where there is one: of digits, spaces, currencies, dashes and wide forms."""
+    if (digit := unicodedata.decimal(character, None)) is not None:
+        return str(digit)
+    kind = unicodedata.category(character)
+    if kind in ("Zs", "Sc"):
+        return " "
+    if kind == "Pd" or character == "\u2212":  # the minus sign is a mathematical symbol
+        return "-"
+    if kind == "Cf":  # no width
+        return ""
+    return {"٪": "%", "٫": ".", "٬": ","}.get(character) or unicodedata.normalize("NFKC", character)
+
+
+def _numbers(text: str) -> list[Number]:
     found: list[Number] = []
     position = 0
-    text = text.casefold().translate(_DASHES)
-    while (start := _next_start(text, position)) is not None:
-        match = _NUMBER.match(text, start)
+    while (start := _START.search(text, position)) is not None:
+        match = _NUMBER.match(text, start.start())
         if match is None or not (match["digits"] or match["fraction"]):
-            position = start + 1
+            position = start.start() + 1
             continue
         position = match.end()
         number = _as_number(match)
@@ -65,34 +141,18 @@ def numbers_in(text: str) -> list[Number]:
     return found
 
 
-def whole_number(text: str) -> Number | None:
-    """The number that the text consists of, a final full stop aside, or None."""
-    found = numbers_in(text)
-    if len(found) != 1:
-        return None
-    number = found[0]
-    rest = text[: number.span[0]] + text[number.span[1] :]
-    repeat = r"\(\s*[\d.,]+\s*%?\s*\)"
-    return number if re.fullmatch(rf"\s*(?:{repeat})?\s*\.?\s*", rest) else None
-
-
-def _next_start(text: str, position: int) -> int | None:
-    match = _START.search(text, position)
-    return match.start() if match else None
-
-
 def _as_number(match: re.Match[str]) -> Number | None:
     digits = (match["digits"] or "0").replace(",", "") + (match["fraction"] or "") + (match["exponent"] or "")
     value = float(digits)
     if not math.isfinite(value):
         return None
-    in_parentheses = bool(match["open"] and match["close"])
-    negative = bool(match["sign"] or match["inner_sign"]) or in_parentheses
+    in_parentheses = bool(match["open"] and (match["close"] or match["late_close"]))
+    scale = match["scale"] or ""
     return Number(
-        value=-value if negative else value,
+        value=-value if match["sign"] or in_parentheses else value,
         decimals=len(match["fraction"] or ".") - 1 - int((match["exponent"] or "e0")[1:]),
         percent=bool(match["percent"] or match["late_percent"]),
-        scale=_SCALES.get(match["scale"] or "", 1.0),
+        scale=_SCALES["tr" if scale.startswith(("tr", "tn")) else scale[0]] if scale else 1.0,
         span=match.span(),
     )
 

@@ -15,6 +15,7 @@ from jqlight.metrics.voting import fold
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+_MARKED_LETTER = re.compile(r"(?<!\w)\w(?:[+#]{1,3}|-)(?!\w)")
 _CLOSED = ("yes", "no", "noanswer")
 
 
@@ -59,6 +60,17 @@ def finqa_strict(prediction: str, references: Sequence[str]) -> float:
     return float(any(_strictly(prediction, reference) for reference in references))
 
 
+def fold_answer(answer: str) -> str:
+    """What votes as one answer in HotpotQA and MuSiQue: the official normal form, or more where that loses the answer.
+
+    "A" and "The The" keep their articles, "!!!" its punctuation, and so do single letters with a mark ("C++", "B-").
+    """
+    if _MARKED_LETTER.search(answer):
+        return fold(answer)
+    words = " ".join(answer.lower().translate(_NO_PUNCTUATION).split())
+    return normalise_answer(answer) or words or fold(answer)
+
+
 def fold_number(answer: str) -> str:
     """What votes as one answer in FinQA: the last number's value at five decimals, or the folded text without number.
 
@@ -67,7 +79,7 @@ def fold_number(answer: str) -> str:
     """
     found = numbers_in(answer) if len(answer) <= MAX_CHARACTERS else []
     if not found:
-        return fold(answer).strip(".,;:!?\"'")
+        return fold(answer).strip(".,;:!?\"'") or fold(answer)
     value = round(found[-1].literal / found[-1].scale, 5)
     return f"{value + 0.0:.5f}"
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jqlight.metrics.base import QuestionMean, check_samples, units
+from jqlight.metrics.base import QuestionMean, units
 from jqlight.metrics.verifiers import Verifier, substring_match
 from jqlight.metrics.voting import fold, majority_vote
 
@@ -42,24 +42,18 @@ class PassAtK(QuestionMean):
     """
 
     def __init__(self, k: int, verifier: Verifier = substring_match, *, threshold: float = 0.5, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        _check_k(k)
-        self.k = k
-        self.verifier = verifier
+        super().__init__(verifier, k, **kwargs)
         self.threshold = threshold
 
-    def update(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:
-        """Count questions: ``predictions[i]`` are the samples of question i, ``references[i]`` its golds."""
-        check_samples(predictions, references, self.k)
-        for samples, golds in zip(predictions, references, strict=True):
-            successes = sum(self.verifier(sample, golds) >= self.threshold for sample in samples)
-            self.add(pass_at_k(len(samples), successes, self.k))
+    def count(self, samples: Sequence[str], scores: Sequence[float]) -> None:
+        """Count one question by its samples and their scores."""
+        self.add(pass_at_k(len(samples), sum(score >= self.threshold for score in scores), self.k))
 
 
 class MajorityAtK(QuestionMean):
     """Mean score of the answer that a majority vote of k samples elects, from n >= k samples per question.
 
-    Answers that ``normalise`` makes equal vote together, empty ones do not vote, a tie counts its expected value, and
+    Answers that ``normalise`` makes equal vote together, blank ones do not vote, a tie counts its expected value, and
     n > k samples give the expectation over all subsets of size k; see :func:`jqlight.metrics.voting.majority_vote`. A
     question without any answer counts 0. The elected answer's score is the mean over the samples that voted for it.
 
@@ -78,24 +72,18 @@ class MajorityAtK(QuestionMean):
     def __init__(
         self, k: int, verifier: Verifier = substring_match, normalise: Callable[[str], str] = fold, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
-        _check_k(k)
-        self.k = k
-        self.verifier = verifier
+        super().__init__(verifier, k, **kwargs)
         self.normalise = normalise
         self.add_sum("ties")
         self.add_sum("unanswered")
         self.rates: dict[str, Tensor] = {}
 
-    def update(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:
-        """Count questions: ``predictions[i]`` are the samples of question i, ``references[i]`` its golds."""
-        check_samples(predictions, references, self.k)
-        for samples, golds in zip(predictions, references, strict=True):
-            scores = [self.verifier(sample, golds) for sample in samples]
-            vote = majority_vote(samples, scores, self.k, self.normalise)
-            self.add(vote.score)
-            self.ties += units(vote.tie)
-            self.unanswered += units(sum(not self.normalise(sample) for sample in samples) / len(samples))
+    def count(self, samples: Sequence[str], scores: Sequence[float]) -> None:
+        """Count one question by its samples and their scores."""
+        vote = majority_vote(samples, scores, self.k, self.normalise)
+        self.add(vote.score)
+        self.ties += units(vote.tie)
+        self.unanswered += units(sum(not sample.strip() for sample in samples) / len(samples))
 
     def compute(self) -> Tensor:
         """Mean score of the elected answers, a float64 scalar; sets :attr:`tie_rate` and :attr:`unanswered_rate`."""
@@ -112,7 +100,7 @@ class MajorityAtK(QuestionMean):
 
     @property
     def unanswered_rate(self) -> Tensor:
-        """Share of samples that did not vote, over all ranks; known once ``compute`` has run."""
+        """Share of samples that are blank, over all ranks; known once ``compute`` has run."""
         return self.rates.get("unanswered", torch.tensor(float("nan")))
 
 
@@ -124,16 +112,8 @@ class MeanScore(QuestionMean):
     """
 
     def __init__(self, verifier: Verifier, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.verifier = verifier
+        super().__init__(verifier, **kwargs)
 
-    def update(self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> None:
-        """Count questions: ``predictions[i]`` are the samples of question i, ``references[i]`` its golds."""
-        check_samples(predictions, references, 1)
-        for samples, golds in zip(predictions, references, strict=True):
-            self.add(sum(self.verifier(sample, golds) for sample in samples) / len(samples))
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise ValueError(f"k: given {k}, allowed is 1 or more")
+    def count(self, samples: Sequence[str], scores: Sequence[float]) -> None:
+        """Count one question by its samples and their scores."""
+        self.add(sum(scores) / len(scores))

@@ -41,7 +41,8 @@ def word_match(prediction: str, references: Sequence[str]) -> float:
     """1.0 if a reference is in the prediction as whole words, case aside; else 0.0.
 
     The strict twin of :func:`substring_match`: no letter or digit may touch the reference, and a number may not be part
-    of a longer one ("5" is not in "3.5", "1,5" or "-5").
+    of a longer one ("5" is not in "3.5", "1,5" or "-5"). "yes" and "no" must be the answer themselves: "no, it is not"
+    is no, "no idea" and "there is no other" are not.
     """
     if len(prediction) > MAX_CHARACTERS:
         return 0.0
@@ -66,12 +67,18 @@ def numeric_match(prediction: str, references: Sequence[str]) -> float:
     The last number of the prediction counts. It may be rounded: the reference must be within half a unit of its last
     digit, for a number without percent sign also within :data:`COARSEST` of it; a prediction of 0 means 0. A percentage
     is read in points or as a fraction ("12.5 %" is 12.5 or 0.125), a scale word is applied or not ("3 million" is 3 or
-    3e6). "(4.2)" is -4.2; signs must agree. A reference that is no number ("yes") is compared with the prediction's
-    first word or with all of it, case and outer punctuation aside.
+    3e6). "(4.2)" is -4.2; signs must agree. LaTeX, bold face, currencies and Unicode's signs are read. "yes" and "no"
+    as in :func:`word_match`; another reference that is no number is compared with all of the prediction, case and
+    outer punctuation aside.
     """
     if len(prediction) > MAX_CHARACTERS:
         return 0.0
     return float(any(_states_value(prediction, reference) for reference in references))
+
+
+def judge(verifier: Verifier, samples: Sequence[str], references: Sequence[str]) -> list[float]:
+    """The verifier's score of each sample of one question."""
+    return [verifier(sample, references) for sample in samples]
 
 
 def overlap_f1(predicted: Sequence[str], gold: Sequence[str]) -> float:
@@ -101,7 +108,20 @@ def on_value(verifier: Verifier) -> Verifier:
     return _Restricted(verifier, last=True)
 
 
+# The first clause is the word ("No. 5" is a number), or the last one is, or what "the answer is".
+_FIRST_CLAUSE = re.compile(r"[\s\"'“‘*(\[]{0,4}(yes|no)(?=[\s\"'”’*)\]]{0,4}(?:$|[,;:!?—–]|-\s|\.(?!\s?\d)))")
+_LAST_CLAUSE = re.compile(r"(?:[,.;:!?]|\banswer(?: is)?)\s?(?:so,? )?[\"'“‘*(]{0,4}(yes|no)[\"'”’*).!]{0,4}$")
+
+
+def _closed(text: str) -> str | None:
+    """The "yes" or "no" that the folded text answers with; None where it does not, as in "no idea"."""
+    match = _FIRST_CLAUSE.match(text) or _LAST_CLAUSE.search(text)
+    return match[1] if match else None
+
+
 def _has_words(text: str, reference: str) -> bool:
+    if reference in ("yes", "no"):
+        return _closed(text) == reference
     start = text.find(reference)
     while start >= 0:
         if _ends_word(text, start, start + len(reference), reference):
@@ -122,8 +142,8 @@ def _ends_word(text: str, start: int, end: int, reference: str) -> bool:
 def _states_value(prediction: str, reference: str) -> bool:
     gold = whole_number(reference)
     if gold is None:
-        words = [word.strip(".,;:!?\"'") for word in fold(prediction).split()]
-        return bool(words) and fold(reference) in (words[0], " ".join(words))
+        text, wanted = fold(prediction), fold(reference)
+        return bool(text) and (text.strip(".,;:!?\"'*") == wanted or _closed(text) == wanted)
     found = numbers_in(prediction)
     return bool(found) and _agrees(found[-1], gold)
 

@@ -35,10 +35,10 @@ def majority_vote(
 ) -> Vote:
     """The majority vote of k of the n answers, in expectation over all subsets of size k.
 
-    Answers that normalise alike are one class, whose score is the mean of its members'. Answers that normalise to
-    nothing do not vote. Tied classes win with equal probability. For n = k this is the plain vote. For n > k the
-    expectation is exact (multivariate hypergeometric counts), or, where that would take more than some seconds, the
-    mean over 4000 subsets drawn with a fixed seed.
+    Answers that normalise alike are one class, whose score is the mean of its members'; an answer that normalises to
+    nothing ("A" without articles) votes by its folded text, and only blank ones do not vote. Tied classes win with
+    equal probability. For n = k this is the plain vote. For n > k the expectation is exact (multivariate hypergeometric
+    counts), or, where that would take more than some seconds, the mean over 4000 subsets drawn with a fixed seed.
 
     Raises:
         ValueError: fewer than k answers.
@@ -49,7 +49,7 @@ def majority_vote(
         )
     members: defaultdict[str, list[float]] = defaultdict(list)
     for answer, score in zip(answers, scores, strict=True):
-        members[normalise(answer)].append(score)
+        members[(normalise(answer) or fold(answer)) if answer.strip() else ""].append(score)
     unanswered = len(members.pop("", []))
     if not members:
         return Vote(0.0, 0.0)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from jqlight.benchmarks import Example
+from jqlight.benchmarks import Example, HotpotQA, MuSiQue
 from jqlight.benchmarks.evaluator import Evaluator
+from jqlight.metrics import MajorityAtK, PassAtK
 from jqlight.metrics.verifiers import exact_match, on_answer, substring_match, token_f1
 
 EXAMPLES = [
@@ -42,6 +43,50 @@ def test_values_by_hand():
 
 def test_one_sample_has_one_pass_rate():
     assert [name for name in evaluator(1).metrics if name.startswith("pass")] == ["pass_at_1"]
+
+
+def test_each_answer_is_judged_once_by_each_verifier_and_the_metrics_say_the_same_alone():
+    calls = []
+
+    def counting(name, verifier):
+        return lambda answer, golds: calls.append((name, answer, golds)) or verifier(answer, golds)
+
+    kinds = {"": on_answer(substring_match), "exact_": exact_match, "f1_": token_f1}
+    result = Evaluator({name: counting(name, verifier) for name, verifier in kinds.items()}, 4)
+    result.update(EXAMPLES, ANSWERS, ANSWERS)
+    values = result.compute()
+    wanted = [
+        (n, a, e.references) for n in kinds for e, answers in zip(EXAMPLES, ANSWERS, strict=True) for a in answers
+    ]
+    assert calls == wanted  # 3 verifiers x 8 samples, rows and tie rate included
+    references = [e.references for e in EXAMPLES]
+    for prefix, verifier in kinds.items():
+        for name, metric in (
+            (f"{prefix}pass_at_4", PassAtK(4, verifier)),
+            (f"{prefix}maj_at_4", MajorityAtK(4, verifier)),
+        ):
+            metric.update(ANSWERS, references)
+            assert torch.equal(metric.compute(), values[name])
+
+
+@pytest.mark.parametrize("kind", [HotpotQA, MuSiQue])
+@pytest.mark.parametrize(("gold", "wrong"), [("A", "B"), ("The The", "Blur"), ("!!!", "Blur"), ("C++", "C")])
+def test_answers_of_articles_and_punctuation_win_their_vote(kind, gold, wrong):
+    result = Evaluator(kind.verifiers, 4, kind.normalise)
+    result.update([Example("q", "?", (1,), gold, (2,), (gold,))], [[gold, gold, gold, wrong]])
+    values = {name: value.item() for name, value in result.compute().items()}
+    assert values["maj_at_4"] == values["exact_maj_at_4"] == values["em_maj_at_4"] == 1.0
+    assert values["tie_rate"] == values["unanswered_rate"] == 0.0
+
+
+def test_em_stays_the_official_rule_and_blank_answers_alone_are_unanswered():
+    result = Evaluator(HotpotQA.verifiers, 4, HotpotQA.normalise)
+    result.update([Example("q", "?", (1,), "A", (2,), ("A",))], [["The", "...", "an", "B"]])
+    values = {name: value.item() for name, value in result.compute().items()}
+    assert values["em_pass_at_1"] == 0.75 and values["unanswered_rate"] == 0.0
+    result.update([Example("p", "?", (1,), "A", (2,), ("A",))], [["A", " ", "", "\n"]])
+    assert result.compute()["unanswered_rate"].item() == 3 / 8
+    assert result.compute()["tie_rate"].item() == 1 / 2
 
 
 def test_rows_are_one_per_sample_with_every_verdict():

@@ -4,13 +4,14 @@ import pytest
 
 from jqlight.metrics.official import (
     finqa_strict,
+    fold_answer,
     fold_number,
     hotpotqa_f1,
     musique_f1,
     normalise_answer,
     official_em,
 )
-from jqlight.metrics.verifiers import MAX_CHARACTERS
+from jqlight.metrics.verifiers import MAX_CHARACTERS, numeric_match
 
 
 @pytest.mark.parametrize(
@@ -104,8 +105,53 @@ def test_equal_values_vote_alike(same, other):
     assert fold_number(other) != fold_number(same[0])
 
 
-def test_no_answer_does_not_vote():
-    assert fold_number("  ") == fold_number(".") == ""
+@pytest.mark.parametrize("value", ["34.7%", "1200", "-5.2%"])
+def test_every_common_way_of_writing_a_value_votes_alike(value):
+    assert {fold_number(text) for text in WRITTEN[value]} == {fold_number(value)}
+    assert [text for text in WRITTEN[value] if not finqa_strict(text, [value])] == []
+    assert [text for text in WRITTEN[value] if not numeric_match(text, [value])] == []
+
+
+WRITTEN = {
+    "34.7%": [
+        "34.7 %", "**34.7%**", "34.7\\%", "$34.7\\%$", "\\boxed{34.7\\%}", "\\boxed{34.7}\\%", "\\text{34.7}%",
+        "\\(34.7\\,\\%\\)", "34.7\\ \\%", "34.7~\\%", "$34.7$%", "$$\\mathbf{34.7}\\%$$", "34.7 \\text{ percent}",
+        "34.7 percent", "34.7 Per Cent", "34.7pct", "34.7 pct.", "34.7 percentage points", "34.7 %-points", "+34.7%",
+        "34.7％", "34.7٪", "34.7﹪", "３４．７％", "34.7\u00a0%", "34.7\u202f%", "34.7\u2009%", "34.7\u200b%", "٣٤٫٧٪",
+    ],
+    "1200": [
+        "1,200", "$1,200", "$ 1,200.", "\\$1{,}200", "$\\$1{,}200$", "1\\,200", "1{,}200", "\\boxed{1,\\!200}",
+        "USD 1,200", "1,200 USD", "US$1,200", "HK$ 1,200", "C$1200", "€1200", "1200 €", "£1,200", "¥1200",
+        "₹1,200", "Rs. 1,200", "1200 dollars", "＄１，２００", "1\u00a0200", "1\u202f200", "1\u2009200", "1'200",
+        "1’200", "1.2e3", "1.2 × 10^3", "1.2 × 10³", "1.2 \\times 10^{3}",
+    ],
+    "-5.2%": [
+        "−5.2%", "–5.2 %", "﹣5.2%", "－5.2％", "‒5.2\\%", "(5.2)%", "(5.2%)", "( 5.2 ) %", "minus 5.2%",
+        "negative 5.2 percent",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("same", "others"),
+    [
+        (["A", "a.", "(A)", "A)"], ["B", "The", "A+", "a-"]),
+        (["The The", "the the!"], ["The", "Blur"]),
+        (["!!!", " !!! "], ["...", "?"]),
+        (["C++", " c++"], ["C", "C#"]),
+        (["B-"], ["B", "B+"]),
+        (["The Lake Sorn!", "lake  sorn"], ["Sorn"]),
+    ],
+)
+def test_answers_that_the_official_rule_empties_or_merges_vote_apart(same, others):
+    forms = {fold_answer(answer) for answer in same}
+    assert len(forms) == 1 and "" not in forms
+    assert len({fold_answer(answer) for answer in others} - forms) == len(others)
+
+
+@pytest.mark.parametrize("text", ["A", ".", "!!!", "no idea"])
+def test_every_answer_that_is_not_blank_votes(text):
+    assert fold_number(text) and not fold_number("  ")
 
 
 @pytest.mark.parametrize("verifier", [official_em, hotpotqa_f1, musique_f1, finqa_strict])

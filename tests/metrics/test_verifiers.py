@@ -46,7 +46,7 @@ def test_exact_match_is_equality_of_stripped_strings(prediction, references, exp
         ("-5", "5", 1, 0),
         ("$5, or so", "5", 1, 1),
         ("(5)", "5", 1, 1),
-        ("north and no.", "no", 1, 1),  # the second occurrence counts
+        ("Dr. Noe and Dr. No", "Dr. No", 1, 1),  # the second occurrence counts
         ("Dr. No", "Dr. No", 1, 1),
         ("the  United\nStates", "United States", 0, 1),
         ("Zoë’s", "Zoë", 1, 1),
@@ -95,6 +95,15 @@ def test_substring_is_the_papers_rule_and_word_match_its_strict_twin(prediction,
         ("-$35", "-35", 1),
         ("1.035e3", "1035", 1),
         ("The answer is 22441.", "22441.0", 1),
+        *[
+            (text, "-34.719", 1)
+            for text in ("−34.7", "–34.7", "minus 34.7", "(34.7)", "\\(-34.7\\)", "-$34.7", "-34.7 USD")
+        ],
+        ("\\frac{347}{1000}", "1000", 0),
+        ("0.347 = \\frac{347}{1000}", "0.347", 1),
+        ("the answer is \\boxed{34.7\\%}.", "0.34719", 1),
+        ("\\$1{,}200", "1200", 1),
+        ("$1.2k", "1200", 1),
         ("between 2019 and 2020: 7", "7", 1),
         ("7 in 2019", "7", 0),  # the last number counts
         ("10-12", "-12", 0),
@@ -112,6 +121,27 @@ def test_substring_is_the_papers_rule_and_word_match_its_strict_twin(prediction,
 )
 def test_numeric_match(prediction, reference, expected):
     assert numeric_match(prediction, [reference]) == expected
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answers"),
+    [
+        *[
+            (text, "no")
+            for text in ("no", "No.", '"No"', "**no**", "(no)", "No, it is not", "no — it fell", "no. it fell")
+        ],
+        *[(text, "no") for text in ("the answer is no.", "Final answer: No", "They differ, so no.", "It fell. No!")],
+        *[(text, "yes") for text in ("YES", "yes; both", "Yes, no doubt", "so the answer is **yes**")],
+        *[(text, "") for text in ("no idea", "no one", "no-one", "No. 5", "yes or no", "yes/no", "yes and no", "")],
+        *[
+            (text, "")
+            for text in ("in the north, no doubt", "there is no answer", "no evidence of it", "nothing", "yesterday")
+        ],
+    ],
+)
+def test_yes_and_no_are_not_read_out_of_longer_phrases(prediction, answers):
+    for verifier in (word_match, numeric_match):
+        assert [word for word in ("yes", "no") if verifier(prediction, [word])] == [answers][: bool(answers)]
 
 
 @pytest.mark.parametrize(

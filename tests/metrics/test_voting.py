@@ -38,6 +38,9 @@ def test_by_hand():
     assert majority_vote(["a", "b"], [1, 0], 2) == (0.5, 1.0)  # a tie counts its expected value
     assert majority_vote(["", "", "b"], [0, 0, 1], 3) == (1.0, 0.0)  # silence does not vote
     assert majority_vote(["", " "], [1, 1], 2) == (0.0, 0.0)  # nobody answered: wrong
+    no_articles = {"A": "", "The": "", "B": "b"}.get
+    assert majority_vote(["A", "A", "The", "B"], [1, 1, 0, 0], 4, no_articles) == (1.0, 0.0)  # not silent: "" is folded
+    assert majority_vote([" ", "B"], [0, 1], 2, lambda answer: answer.strip() or "blank") == (1.0, 0.0)
     assert majority_vote([" Ab  c", "aB C"], [1, 0], 2) == (0.5, 0.0)  # one class, its members' mean score
 
 
