@@ -6,6 +6,9 @@ from one start of the trainer's loop to the next; ``other`` is what no phase of 
 ``utilisation`` is the work that the mathematics asks for, over the time and over the rate of a 2048³ float32 product
 measured in the same run: each prompt once, a rollout once forward and, where it has a coefficient, once backward.
 Sampling is counted in the whole step only.
+
+``--scaled`` compares GARL at q = 0 with the paper's step and with the batch's scale, on answers of one word and of many: with
+the scale the long ones, whose weight is far below the short ones', are not run backward.
 """
 
 import argparse
@@ -19,6 +22,8 @@ from lightning.pytorch import Callback, Trainer
 
 from jqlight.benchmarks import Example
 from jqlight.estimators import Estimator
+from jqlight.estimators.scale import StepScale
+from jqlight.objective import Tsallis
 from perf.common import QUIET_CORES, Meter, Timing, quiet, record, reset_peak, resident_mib, wait_quiet
 from perf.workload import (
     ESTIMATORS,
@@ -47,10 +52,12 @@ class RoundRobin(LightningModule):
         self.first = next(iter(members.values()))
         for member in members.values():
             member.policy = self.first.policy
-        self.token_format = self.first.token_format  # asked for by the data
+
+    def configure_callbacks(self) -> list[Callback]:
+        self.first.trainer = self.trainer
+        return list(self.first.configure_callbacks())  # binds the data
 
     def setup(self, stage: str) -> None:
-        self.first.trainer = self.trainer
         self.first.setup(stage)
         assert self.first.sampler is not None, "setup builds it"
         never_stop(self.first.sampler)
@@ -84,21 +91,22 @@ class Clock(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: RoundRobin, batch: list, batch_idx: int) -> None:
         if self._meter is not None:
             name = pl_module.name_at(batch_idx - 1)
-            self.steps.setdefault(name, []).append(self._measured(trainer, pl_module.members[name]))
+            self.steps.setdefault(name, []).append(self._measured(trainer, name))
         wait_quiet()
         reset_peak()
         self._meter = Meter()
 
-    def _measured(self, trainer: Trainer, member: Estimator) -> dict[str, Any]:
+    def _measured(self, trainer: Trainer, name: str) -> dict[str, Any]:
         assert self._meter is not None, "a step has begun"
-        timing, seconds = self._meter.stop(), member._seconds
+        timing = self._meter.stop()
+        seconds = {phase: float(trainer.callback_metrics[f"time/{phase}"]) for phase in PHASES}
         live = trainer.callback_metrics.get("train/distinct_rationales")
         return {
             "timing": timing,
-            **{phase: seconds[phase] for phase in PHASES},
-            "other": timing.seconds - sum(seconds[phase] for phase in PHASES),
+            **seconds,
+            "other": timing.seconds - sum(seconds.values()),
             "peak_mib": resident_mib(peak=True),
-            "live": None if live is None or type(member).__name__ != "PAFT" else float(live),
+            "live": None if live is None or name != "PAFT" else float(live),
         }
 
 
@@ -137,26 +145,39 @@ def summary(steps: list[dict[str, Any]], work: Work, rate: float) -> dict[str, A
     }
 
 
+def scaled_pair(work: Work) -> dict[str, Estimator]:
+    """GARL at q = 0 with the paper's step and with the batch's scale."""
+    pair = {f"GARL q=0 {kind}": estimator("GARL", work, make_model()) for kind in ("raw", "batch")}
+    for member, kind in zip(pair.values(), ("raw", "batch"), strict=True):
+        member.q, member.step_scale = Tsallis(0.0), StepScale(kind)
+    return pair
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="a step of each estimator")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--work", nargs=4, type=int, default=[512, 64, 16, 2], metavar=("P", "C", "M", "PROMPTS"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--scaled", action="store_true", help="q = 0, raw and scaled, on answers of two lengths")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     work, clock = Work(*options.work), Clock()
-    members = {name: estimator(name, work, make_model()) for name in ("GRPO", "GARL", "PAFT", "RLOO", "MaxRL")}
-    assert set(members) == set(ESTIMATORS)
+    names = ("GRPO", "GARL", "PAFT", "RLOO", "MaxRL")
+    assert set(names) == set(ESTIMATORS)
+    members = scaled_pair(work) if options.scaled else {name: estimator(name, work, make_model()) for name in names}
+    first = next(iter(members))
     steps = (options.rounds + 1) * len(members) + 1
     rates = [matmul_rate()]
-    quiet_trainer(steps, clock).fit(RoundRobin(members), datamodule=Words(work, steps, Shape().vocab))
+    quiet_trainer(steps, clock).fit(
+        RoundRobin(members), datamodule=Words(work, steps, Shape().vocab, mixed=options.scaled)
+    )
     rates.append(matmul_rate())
     found = {name: summary(taken[1:], work, max(rates)) for name, taken in clock.steps.items()}
     record(
-        "step",
+        "step scaled" if options.scaled else "step",
         work=describe(work),
         estimators=found,
-        over_grpo={name: one["seconds"] / found["GRPO"]["seconds"] for name, one in found.items()},
+        **{f"over_{first.lower()}": {name: one["seconds"] / found[first]["seconds"] for name, one in found.items()}},
         matmul_gflops=[rate / 1e9 for rate in rates],
         threads=options.threads,
     )

@@ -5,6 +5,7 @@ import argparse
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from jqlight.estimators import Estimator
+from jqlight.estimators.step_metrics import StepRecord
 from perf.workers import WorkerLoop
 from perf.workload import Shape, Words, Work, estimator, never_stop, quiet_trainer
 
@@ -40,7 +41,7 @@ def watch(loop: WorkerLoop, module: Estimator) -> None:
     loop.watch(module, "sample", "generate")
     loop.watch(module, "sync_engine", "sync")
     loop.watch(module, "_optimizer_step", "optimizer")
-    loop.watch(module, "_gap", "score")
+    loop.watch(StepRecord, "compare_engine", "score")
     group = module.policy.group
 
     def clocked(*args: object) -> object:

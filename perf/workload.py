@@ -89,18 +89,19 @@ def words(count: int, vocab: int, seed: int) -> str:
 
 
 class Words(Benchmark):
-    """Random prompts of exact length, each with an answer as long as a sampled one."""
+    """Random prompts of exact length, each with an answer as long as a sampled one; if ``mixed``, of half of them one word."""
 
-    def __init__(self, work: Work, steps: int, vocab: int) -> None:
+    def __init__(self, work: Work, steps: int, vocab: int, *, mixed: bool = False) -> None:
         super().__init__(prompts_per_step=work.prompts, max_prompt_tokens=work.prompt)
-        self.work, self.steps, self.vocab = work, steps, vocab
+        self.work, self.steps, self.vocab, self.mixed = work, steps, vocab, mixed
 
     def read(self, split: str) -> Iterator[dict[str, str]]:
         for i in range(self.steps * self.work.prompts if split == "train" else 0):
             yield {"id": str(i), "text": words(self.work.prompt, self.vocab, i)}
 
     def item(self, record: dict[str, str]) -> Item:
-        return Item(record["text"], words(ANSWER - 1, self.vocab, int(record["id"]) + 10**6))
+        number = int(record["id"])
+        return Item(record["text"], words(1 if self.mixed and number % 2 else ANSWER - 1, self.vocab, number + 10**6))
 
 
 def odd_share(ids: Sequence[int]) -> float:
