@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 import tokenizers_by_family as families
-from tokenizers import normalizers, processors
+from tokenizers import AddedToken, normalizers, processors
 from transformers import AutoTokenizer
 
 from jqlight.errors import ConfigError
@@ -133,6 +133,17 @@ def test_a_text_that_spells_control_tokens_is_text(tokenizer, text):
     if tokenizer is not FAMILIES["sentencepiece"]:  # which puts a space behind a cut
         assert form.decode(prompt) == text + "\n<think>"
         assert form.read_back(text, target) == text
+
+
+@pytest.mark.parametrize("text", ["＜think＞", "a </think＞ b ＜/think＞", "<|IM_END|>", "<|im_end|>"])
+def test_a_text_that_spells_a_control_token_once_it_is_normalised_is_text(text):
+    tokenizer = families.qwen_like()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.backend_tokenizer.add_tokens([AddedToken(tag, normalized=True) for tag in ("<think>", "</think>")])
+    form = TokenFormat(tokenizer, Thinking(start=""))
+    control = set(tokenizer.get_added_vocab().values())
+    assert not control & set(form.encode_prompt(form.as_text(text)))
+    assert control & set(form.encode_target(text)) == {form.eos_ids[0]}
 
 
 @pytest.mark.parametrize("text", ["Who was first?", "a < b > c", "1 </ think>"])
