@@ -145,13 +145,13 @@ class TokenFormat:
             )
         return ids
 
-    def read_back(self, answer: str, target_ids: Sequence[int]) -> str | None:
-        """The answer as a model that writes ``target_ids`` gives it; None where the tokenizer lacks a part of it.
+    def read_back(self, answer: str) -> str | None:
+        """The answer as a model that writes its target gives it; None where the tokenizer lacks a part of it.
 
         It differs from ``answer`` where the tokenizer normalises (accents, full-width letters, case): that text, not
         the file's, is what a sampled answer can be equal to.
         """
-        unknown = self.tokenizer.unk_token_id
+        target_ids, unknown = self.encode_target(answer), self.tokenizer.unk_token_id
         if unknown is not None and unknown in target_ids[:-1]:
             return None
         return self.decode_answer(target_ids) or answer
