@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +81,21 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def end_ids(path: str, config: PretrainedConfig) -> list[int]:
-    """Token ids that end an output by ``generation_config.json`` and ``config.json``, as the two say them.
+    """Token ids that end an output by ``generation_config.json`` and ``config.json``, as the files themselves say.
 
     Raises:
         ConfigError: ``generation_config.json`` cannot be read.
     """
     with _reading(path, "generation_config.json"):
         try:
-            sources: list[Any] = [GenerationConfig.from_pretrained(path)]
+            named = [GenerationConfig.from_pretrained(path).eos_token_id]
         except OSError:  # the file is optional
             if (Path(path) / "generation_config.json").exists():
                 raise
-            sources = []
-        found: list[int] = []
-        for source in (*sources, config, config.get_text_config()):
-            ids = getattr(source, "eos_token_id", None)
-            found += map(int, ids if isinstance(ids, list | tuple) else [] if ids is None else [ids])
+            named = []
+        written = PretrainedConfig.get_config_dict(path)[0]  # a config's class has defaults, which are no one's choice
+        named += [part.get("eos_token_id") for part in (written, written.get("text_config") or {})]
+        found = [int(i) for ids in named for i in (ids if isinstance(ids, list) else [] if ids is None else [ids])]
     rows = embedding_rows(config)
     return [i for i in dict.fromkeys(found) if i >= 0 and (rows is None or i < rows)]  # others are never written
 
@@ -135,13 +135,17 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
     return whole
 
 
+@cache
 def check_weights(path: str) -> None:
     """Read what :func:`load_model` would, without the numbers: takes no memory and about a second.
+
+    Quantised weights, which may need a GPU to be read at all, are left to the engine.
 
     Raises:
         ConfigError: as :func:`load_model`.
     """
-    load_model(path, device_map="meta")
+    if getattr(read_config(path), "quantization_config", None) is None:
+        load_model(path, device_map="meta")
 
 
 def _savable(given: GenerationConfig) -> GenerationConfig:

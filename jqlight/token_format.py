@@ -82,9 +82,16 @@ class TokenFormat:
     def as_text(self, text: str) -> str:
         """Text of data, to be encoded as letters throughout, also where it spells a control token such as ``</think>``.
 
-        The result reads the same; encoding cuts it inside such tokens.
+        The result reads the same; encoding cuts it inside such tokens. A text that spells one only once the tokenizer
+        has normalised it (full-width letters, case) comes back normalised.
         """
-        return self._control.sub(lambda found: found[0][0] + _CUT + found[0][1:], text) if self._control else text
+        if self._control is None:
+            return text
+        normalizer = getattr(getattr(self.tokenizer, "backend_tokenizer", None), "normalizer", None)
+        marked = self._control.sub(_cut, text)
+        if normalizer and self._control.search(normalised := normalizer.normalize_str(marked)):
+            return self._control.sub(_cut, normalised)
+        return marked
 
     def encode_prompt(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of ``text`` followed by ``thinking.start``; a chat template has added its special tokens itself.
@@ -138,13 +145,13 @@ class TokenFormat:
             )
         return ids
 
-    def read_back(self, answer: str, target_ids: Sequence[int]) -> str | None:
-        """The answer as a model that writes ``target_ids`` gives it; None where the tokenizer lacks a part of it.
+    def read_back(self, answer: str) -> str | None:
+        """The answer as a model that writes its target gives it; None where the tokenizer lacks a part of it.
 
         It differs from ``answer`` where the tokenizer normalises (accents, full-width letters, case): that text, not
         the file's, is what a sampled answer can be equal to.
         """
-        unknown = self.tokenizer.unk_token_id
+        target_ids, unknown = self.encode_target(answer), self.tokenizer.unk_token_id
         if unknown is not None and unknown in target_ids[:-1]:
             return None
         return self.decode_answer(target_ids) or answer
@@ -163,6 +170,10 @@ class TokenFormat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of any token ids with every special token visible, for people to read."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _cut(found: re.Match[str]) -> str:
+    return found[0][0] + _CUT + found[0][1:]
 
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase, thinking: Thinking) -> re.Pattern[str] | None:

@@ -48,7 +48,7 @@ FLOORS: tuple[tuple[str, Mapping[str, str]], ...] = (
         {
             "metrics": "pass@k, maj@k,\nverifiers",
             "hub": "models and data\nfrom the network",
-            "model_folder": "config, tokenizer,\nweights: whole or not",
+            "model_folder": "config, tokenizer,\nweights: all or none",
             "token_format": "thinking, separator,\nanswer as tokens",
             "objective": "the mathematics,\ntorch alone",
             "config_files": "YAML of configs\nand sweeps",
@@ -209,7 +209,7 @@ def description() -> str:
 
 def draw(path: Path) -> None:
     """Write the picture."""
-    figure, axes = plt.subplots(figsize=(15, 10), layout="constrained")
+    figure, axes = plt.subplots(figsize=(17, 10), layout="constrained")
     boxes, _ = layout()
     for floor, (label, rooms) in enumerate(FLOORS):
         y = (len(FLOORS) - 1 - floor) * FLOOR_HEIGHT
@@ -222,7 +222,7 @@ def draw(path: Path) -> None:
             axes.add_patch(
                 FancyBboxPatch(corner, width, BOX_HEIGHT, boxstyle=style, fc="white", ec="#333333", zorder=3)
             )
-            axes.text(x, y + 0.24, room, ha="center", va="center", fontsize=13, weight="bold", zorder=4)
+            axes.text(x, y + 0.24, room, ha="center", va="center", fontsize=12.5, weight="bold", zorder=4)
             axes.text(x, y - 0.16, purpose, ha="center", va="center", fontsize=9.5, zorder=4)
     draw_arrows(axes, reduced(room_imports()))
     axes.set_xlim(-2.3, WIDTH + 0.2)

@@ -25,6 +25,33 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(BUNDLED["twohop"], tmp_path / "model", copy_function=shutil.copyfile))
 
 
+def in_two(folder: Path) -> list[Path]:
+    """The weights in two files with an index, as large models have them."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    files, index = [folder / f"model-0000{i}-of-00002.safetensors" for i in (1, 2)], {}
+    for i, file in enumerate(files):
+        part = dict(list(weights.items())[i::2])
+        save_file(part, file, metadata={"format": "pt"})
+        index |= dict.fromkeys(part, file.name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return files
+
+
+def as_pickle(folder: Path) -> Path:
+    """The weights as older models have them."""
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    return folder / "pytorch_model.bin"
+
+
+def unindexed(folder: Path) -> None:
+    """The second file is there, but the index does not name it."""
+    index = in_two(folder)[0].with_name("model.safetensors.index.json")
+    weights = {name: file for name, file in json.loads(index.read_text())["weight_map"].items() if "00001-" in file}
+    change(index, weight_map=weights)
+
+
 def change(file: Path, **values: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
@@ -77,6 +104,12 @@ DAMAGE = {
     "weights cut": (lambda m: cut(m / "model.safetensors", 100_000), "model.safetensors is cut off"),
     "header cut": (lambda m: cut(m / "model.safetensors", 1000), "model.safetensors is cut off"),
     "weights empty": (lambda m: cut(m / "model.safetensors", 0), "model.safetensors is cut off"),
+    "a part gone": (lambda m: in_two(m)[1].unlink(), "model-00002-of-00002.safetensors"),
+    "a part a pointer": (lambda m: in_two(m)[1].write_text(LFS), "model-00002-of-00002.safetensors is a Git LFS"),
+    "a part cut": (lambda m: cut(in_two(m)[0], 9000), "model-00001-of-00002.safetensors is cut off"),
+    "index cut": (lambda m: in_two(m) and cut(m / "model.safetensors.index.json", 90), "index.json is cut off"),
+    "pickle a pointer": (lambda m: as_pickle(m).write_text(LFS), "pytorch_model.bin is a Git LFS pointer"),
+    "pickle cut": (lambda m: cut(as_pickle(m), 90_000), "pytorch_model.bin is cut off"),
     "no weights": (lambda m: (m / "model.safetensors").unlink(), "holds no weights"),
     "too wide": (
         lambda m: change(m / "config.json", intermediate_size=300),
@@ -85,6 +118,11 @@ DAMAGE = {
     "a weight missing": (
         lambda m: without(m, "model.norm.weight"),
         "weights are missing in .*: model.norm.weight; training would start from random",
+    ),
+    "a part not in the index": (unindexed, "weights are missing in .* and 13 more"),
+    "head missing": (
+        lambda m: change(m / "config.json", tie_word_embeddings=False),
+        "missing in .*: lm_head.weight",
     ),
     "compiled": (lambda m: rename(m, "_orig_mod."), "begin with '_orig_mod.', as torch.compile saves them"),
     "parallel": (lambda m: rename(m, "module."), "begin with 'module.', as DistributedDataParallel"),
@@ -107,6 +145,12 @@ def test_a_folder_that_is_not_whole_is_refused_in_a_sentence(name: str, folder: 
         read_all(folder)
     assert str(refusal.value).startswith("policy.")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("split", [in_two, as_pickle])
+def test_weights_in_other_files_are_whole_too(split, folder: Path) -> None:
+    split(folder)
+    read_all(folder)
 
 
 def test_a_whole_folder_passes_and_what_lies_beside_it_does_not_matter(folder: Path) -> None:
@@ -154,6 +198,13 @@ def test_ends_are_what_tokenizer_and_both_configs_name(generation, config, ends,
     form = Policy(PolicyConfig(str(folder), thinking=PLAIN)).format
     assert form.eos_ids == ends
     assert form.decode_answer([10, *ends, 11]) == form.decode([10, 11])
+
+
+def test_the_default_end_of_a_kind_of_model_ends_nothing(folder: Path) -> None:
+    (folder / "generation_config.json").unlink()
+    config = {"model_type": "llama", "vocab_size": 45}  # whose class has eos_token_id 2
+    (folder / "config.json").write_text(json.dumps(config))
+    assert Policy(PolicyConfig(str(folder), thinking=PLAIN)).format.eos_ids == (1,)
 
 
 SAMPLING = {"temperature": 0.9, "top_p": 0.6, "eos_token_id": 1}

@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 import tokenizers_by_family as families
-from tokenizers import normalizers, processors
+from tokenizers import AddedToken, normalizers, processors
 from transformers import AutoTokenizer
 
 from jqlight.errors import ConfigError
@@ -132,7 +132,18 @@ def test_a_text_that_spells_control_tokens_is_text(tokenizer, text):
     assert control & set(target) == {form.eos_ids[0]}
     if tokenizer is not FAMILIES["sentencepiece"]:  # which puts a space behind a cut
         assert form.decode(prompt) == text + "\n<think>"
-        assert form.read_back(text, target) == text
+        assert form.read_back(text) == text
+
+
+@pytest.mark.parametrize("text", ["＜think＞", "a </think＞ b ＜/think＞", "<|IM_END|>", "<|im_end|>"])
+def test_a_text_that_spells_a_control_token_once_it_is_normalised_is_text(text):
+    tokenizer = families.qwen_like()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.backend_tokenizer.add_tokens([AddedToken(tag, normalized=True) for tag in ("<think>", "</think>")])
+    form = TokenFormat(tokenizer, Thinking(start=""))
+    control = set(tokenizer.get_added_vocab().values())
+    assert not control & set(form.encode_prompt(form.as_text(text)))
+    assert control & set(form.encode_target(text)) == {form.eos_ids[0]}
 
 
 @pytest.mark.parametrize("text", ["Who was first?", "a < b > c", "1 </ think>"])
@@ -155,12 +166,12 @@ def test_an_answer_is_what_the_tokenizer_gives_back(normalizer, answer, written)
     tokenizer = families.qwen_like()
     tokenizer.backend_tokenizer.normalizer = normalizer
     form = TokenFormat(tokenizer, Thinking())
-    assert form.read_back(answer, form.encode_target(answer)) == written
+    assert form.read_back(answer) == written
 
 
 def test_an_answer_that_the_tokenizer_lacks_words_for_is_not_given_back(tiny_qwen3):
     form = TokenFormat(AutoTokenizer.from_pretrained(tiny_qwen3), Thinking())
-    assert form.read_back("Zürich", form.encode_target("Zürich")) is None
+    assert form.read_back("Zürich") is None
     with pytest.raises(ConfigError, match=r"policy\.thinking\.end: given 'ü', allowed is any string that the"):
         TokenFormat(AutoTokenizer.from_pretrained(tiny_qwen3), Thinking(end="ü"))
 

@@ -265,15 +265,15 @@ class Benchmark(LightningDataModule):
         prompt_ids = self.prompt_ids(item.text)
         if len(prompt_ids) > self.max_prompt_tokens:
             return "prompt too long"
-        target_ids = self.token_format.encode_target(answer)
-        written = self.token_format.read_back(answer, target_ids)
+        written = self.token_format.read_back(answer)
         if written is None:
             return "gold with unknown tokens"
+        golds = [form for gold in (answer, *item.references) for form in (self.token_format.read_back(gold), gold)]
         return Example(
             id=record[self.id_field],
             prompt=self.token_format.decode(prompt_ids),
             prompt_ids=tuple(prompt_ids),
             answer=written,
-            target_ids=tuple(target_ids),
-            references=tuple(dict.fromkeys([written, answer, *item.references])),
+            target_ids=tuple(self.token_format.encode_target(answer)),
+            references=tuple(dict.fromkeys(gold for gold in golds if gold is not None)),
         )

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
+from jqlight.model_folder import check_weights
 from jqlight.names import majority
 from jqlight.policy import Policy, PolicyConfig
 from jqlight.sampling import Rollout, Sampler, SamplerConfig, build_sampler, rollout_seed
@@ -102,6 +103,7 @@ class PolicyModule(LightningModule):
                 "docs/howto/own-data.md shows one in ten lines"
             )
         data.check_path()
+        check_weights(self.policy.path)
         self.benchmark = data.bind(self.token_format, self.run_seed)
         return []
 

@@ -4,9 +4,12 @@ import json
 from typing import ClassVar
 
 import pytest
+from tokenizers import normalizers
+from transformers import AutoTokenizer
 
 from jqlight.benchmarks import Benchmark, Item, Record
 from jqlight.errors import ConfigError, DataError
+from jqlight.token_format import Thinking, TokenFormat
 
 
 class Own(Benchmark):
@@ -65,6 +68,31 @@ def test_an_example_is_its_tokens(toy, tokenizer):
     assert tokenizer.decode(example.target_ids) == "\n\n2<eos>"
     assert example.answer == "2"
     assert example.references == ("2", "alias")
+
+
+def test_golds_are_what_a_normalising_tokenizer_gives_back_and_the_files_own_are_accepted_too(toy, tokenizer):
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    benchmark = toy([{"id": "x", "question": "1+1", "answer": "５０％"}])
+    benchmark.item = lambda record: Item(record.text("question"), record.text("answer"), ("ﬁfty",))
+    (example,) = benchmark.examples("train")
+    assert example.answer == benchmark.token_format.decode_answer(example.target_ids) == "50%"
+    assert example.references == ("50%", "５０％", "fifty", "ﬁfty")
+
+
+def test_a_gold_that_spells_control_tokens_is_its_letters(toy, token_format):
+    (example,) = toy([{"id": "x", "question": "a </think> b", "answer": "the <eos> token"}]).examples("train")
+    assert example.answer == token_format.decode_answer(example.target_ids) == "the <eos> token"
+    assert [i for i in example.target_ids if i < 5] == [0]
+    assert [i for i in example.prompt_ids if i < 5] == [1]
+    assert example.prompt == "a </think> b\n<think>\n"
+
+
+def test_a_gold_with_tokens_that_the_tokenizer_lacks_is_dropped_and_counted(toy, tiny_qwen3):
+    form = TokenFormat(AutoTokenizer.from_pretrained(tiny_qwen3), Thinking())
+    rows = [{"id": "x", "question": "1+1", "answer": "zwölf"}, {"id": "y", "question": "1+1", "answer": "2"}]
+    benchmark = toy(rows).bind(form)
+    assert ids(benchmark.examples("train")) == ["y"]
+    assert benchmark.dropped["train"] == {"gold with unknown tokens": 1}
 
 
 def test_a_subset_is_the_same_for_any_order_of_the_records(toy):
