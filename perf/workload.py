@@ -89,7 +89,7 @@ def words(count: int, vocab: int, seed: int) -> str:
 
 
 class Words(Benchmark):
-    """Random prompts of exact length, each with an answer as long as a sampled one; if ``mixed``, of half of them one word."""
+    """Random prompts of exact length, each with an answer as long as a sampled one, or for half of them one word."""
 
     def __init__(self, work: Work, steps: int, vocab: int, *, mixed: bool = False) -> None:
         super().__init__(prompts_per_step=work.prompts, max_prompt_tokens=work.prompt)
