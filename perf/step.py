@@ -7,7 +7,7 @@ from one start of the trainer's loop to the next; ``other`` is what no phase of 
 measured in the same run: each prompt once, a rollout once forward and, where it has a coefficient, once backward.
 Sampling is counted in the whole step only.
 
-``--scaled`` compares GARL at q = 0 with the paper's step and with the batch's scale, on answers of one word and of many:
+``--scaled`` compares GARL at q = 0 with the paper's step and with the batch's scale, on answers of one word and many:
 with the scale a long one behind a short one, its weight being far below, is not run backward.
 """
 
