@@ -142,7 +142,7 @@ def test_a_resumed_run_sees_the_same_batches_and_begins_afresh(three_token_gpt2:
 
 def test_a_new_fit_forgets_what_was_drawn_before_it(three_token_gpt2: str, tmp_path: Path) -> None:
     estimator = make(GARL, three_token_gpt2, lookahead=1)
-    data = Letters(prompts_per_step=2, max_prompt_tokens=6).bind(estimator.token_format)
+    data = Letters(prompts_per_step=2, max_prompt_tokens=6).bind(estimator.token_format, estimator.run_seed)
     first = data.train_dataloader().peek()
     assert first is not None
     estimator.source = Lookahead(lambda batch: pytest.fail("old rollouts"), torch.device("cpu"), 2.0)
