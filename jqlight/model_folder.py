@@ -136,16 +136,18 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
 
 
 @cache
-def check_weights(path: str) -> None:
-    """Read what :func:`load_model` would, without the numbers: takes no memory and about a second.
+def check_weights(path: str) -> int | None:
+    """The number of parameters, after reading what :func:`load_model` would, but for the numbers themselves.
 
-    Quantised weights, which may need a GPU to be read at all, are left to the engine.
+    It takes no memory and about a second. Quantised weights, which may need a GPU to be read at all, are left to the
+    engine: None.
 
     Raises:
         ConfigError: as :func:`load_model`.
     """
-    if getattr(read_config(path), "quantization_config", None) is None:
-        load_model(path, device_map="meta")
+    if getattr(read_config(path), "quantization_config", None) is not None:
+        return None
+    return int(load_model(path, device_map="meta").num_parameters())
 
 
 def _savable(given: GenerationConfig) -> GenerationConfig:
