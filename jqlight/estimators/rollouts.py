@@ -92,8 +92,8 @@ class Lookahead(RolloutSource):
     """Draws one batch ahead, in a thread beside the step: from weights one optimizer step older than those they train.
 
     An engine has one user at a time: inside :meth:`prefetching` it is the thread, and nobody may give the engine
-    weights or ask it for anything else. What has been prefetched is part of a checkpoint, since the weights that drew it
-    are not.
+    weights or ask it for anything else. What has been prefetched is part of a checkpoint; the weights that drew it are
+    not.
 
     The engines put the global random states back when they have drawn. A step must therefore take nothing from them
     beside the thread, and takes nothing: every seed is a function of step and example, and dropout is off.
