@@ -208,6 +208,7 @@ class BackgroundUpload(threading.Thread):
         self._wake = threading.Event()
         self._ending = threading.Event()
         self._deadline = 0.0
+        self._reached = False  # a store that never answered is not waited for
 
     def wake(self) -> None:
         """Say that the journal has grown."""
@@ -234,12 +235,13 @@ class BackgroundUpload(threading.Thread):
             ending = self._ending.is_set()
             try:
                 self.uploader.push()
-                self.failure, pause = None, _FIRST_RETRY_S
+                self.failure, self._reached, pause = None, True, _FIRST_RETRY_S
             except Exception as error:  # the thread must survive any error: `close` reports what is missing
                 if self.failure is None and not ending:
                     self._warn(error)
                 self.failure = error
-            if ending and (self.failure is None or time.monotonic() + _END_RETRY_S > self._deadline):
+            late = time.monotonic() + _END_RETRY_S > self._deadline
+            if ending and (self.failure is None or late or not self._reached):
                 return
             if ending:
                 time.sleep(_END_RETRY_S)

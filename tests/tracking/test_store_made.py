@@ -44,9 +44,14 @@ def test_a_kill_leaves_no_store_and_the_next_makes_it(tmp_path, quick):
     assert open_store(sqlite_uri(path)).search_experiments()
 
 
-def test_two_at_once_have_one_store(tmp_path, quick):
+def test_two_at_once_have_one_store(tmp_path, quick, empty_store):
     path = tmp_path / "mlflow.db"
-    quick(lambda _: MlflowClient(sqlite_uri(path)).create_experiment("theirs"))
+
+    def theirs(_):
+        path.write_bytes(empty_store.read_bytes())
+        MlflowClient(sqlite_uri(path)).create_experiment("theirs")
+
+    quick(theirs)
     names = {experiment.name for experiment in open_store(sqlite_uri(path)).search_experiments()}
     assert names == {"Default", "theirs"}
     assert [found.name for found in tmp_path.iterdir()] == ["mlflow.db"]
