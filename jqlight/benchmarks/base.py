@@ -34,6 +34,8 @@ class Item:
     """Further golds that evaluation accepts."""
     unusable: str = ""
     """Why the record is to be dropped; empty for a usable one."""
+    rationale: str = ""
+    """How the answer is found, where the data say so; empty where they do not."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Example:
     """Separator, answer and end of sequence."""
     references: tuple[str, ...]
     """Golds that evaluation accepts, ``answer`` first."""
+    rationale: str = ""
+    """The data's own rationale, as text without its end of thinking; empty where they have none."""
 
 
 class Benchmark(LightningDataModule):
@@ -88,7 +92,7 @@ class Benchmark(LightningDataModule):
     }
     """Metric prefix to verifier; the empty prefix is the paper's rule."""
     reward: ClassVar[str] = "exact_"
-    """Prefix of the verifier whose score of a sampled answer GRPO, RLOO and MaxRL train on."""
+    """Prefix of the verifier whose score of a sampled answer estimators train on where ``model.reward`` is null."""
 
     # Ranks may have no validation batch at all when there are more of them than examples.
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -276,4 +280,5 @@ class Benchmark(LightningDataModule):
             answer=written,
             target_ids=tuple(self.token_format.encode_target(answer)),
             references=tuple(dict.fromkeys(gold for gold in golds if gold is not None)),
+            rationale=item.rationale,
         )

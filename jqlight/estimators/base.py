@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class Estimator(PolicyModule):
         ConfigError: rollouts or max_grad_norm out of range.
     """
 
-    samples_answers: ClassVar[bool]
+    samples_answers: bool
     """Whether training draws an answer behind each rationale."""
 
     def __init__(
