@@ -121,7 +121,8 @@ class RunCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Checkpoint to start from: a file, or 'last' or 'best' of run_dir (of the newest run of this name). "
-            "One that lies in a run's folder continues that run.",
+            "One that lies in a run's folder continues that run, with the settings given; the optimizer's class and a "
+            "schedule stay as they were.",
         )
         parser.add_argument(
             "--checkpoint.every_n_steps",

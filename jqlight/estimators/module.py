@@ -103,8 +103,8 @@ class PolicyModule(LightningModule):
                 "docs/howto/own-data.md shows one in ten lines"
             )
         data.check_path()
-        check_weights(self.policy.path)
         self.benchmark = data.bind(self.token_format, self.run_seed)
+        check_weights(self.policy.path)
         return []
 
     def setup(self, stage: str) -> None:
