@@ -16,7 +16,7 @@ class GARL(AnswerLikelihood):
     """Rao-Blackwellised policy gradient amplified by w̄^-q. Lin & Ie (2026), eq. (12), Algorithm 1.
 
     Only rationales are sampled. q = 0 is leave-one-out REINFORCE on p(y*|x*, z), VeriFree's (arXiv 2505.21493); q = 1
-    without baseline is the IWAE gradient, JEPO's multi-sample one (arXiv 2503.19618).
+    without baseline is the IWAE gradient. docs/theory.md names more methods in these terms.
 
     Args:
         policy: the trained causal language model.
