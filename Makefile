@@ -7,7 +7,7 @@ TORCH := torch==2.13.0+cpu
 # PyTorch publishes its CPU builds on an index of its own; asked only if pip as configured does not find the build.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test lint mutants fuzz figures clean \
+.PHONY: help quickstart test lint mutants fuzz figures image-check clean \
 	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
 
 help:  ## list the targets
@@ -42,6 +42,9 @@ fuzz: $(VENV)  ## 10,000 generated mistakes: none may end in a traceback or hang
 figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md again
 	$(BIN)/python scripts/theory_figures.py
 	$(BIN)/python scripts/architecture.py
+
+image-check: $(VENV)  ## build the CPU image, run what docs/howto/containers.md promises of it (15 minutes, Docker)
+	$(BIN)/python scripts/image_check.py --compose
 
 # Each appends a line to perf/results.jsonl; docs/performance.md says what it means.
 BENCH := OMP_NUM_THREADS=2 $(BIN)/python -m perf

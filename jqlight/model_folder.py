@@ -28,11 +28,12 @@ from transformers import (
 
 from jqlight.errors import ConfigError
 
+_WEIGHTS = "the weights that config.json describes"
 _FILES = {
     "config.json": ("config.json",),
     "generation_config.json": ("generation_config.json",),
     "the tokenizer": ("config.json", "*token*", "vocab*", "merges.txt", "*.model", "chat_template*"),
-    "the weights": ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "*.bin"),
+    _WEIGHTS: ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "*.bin"),
 }
 """Part of a model -> the files that it is read from, in the order in which a fault is looked for."""
 _LFS = b"version https://git-lfs"
@@ -111,7 +112,7 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
         ConfigError: a file is missing, cut off or a Git LFS pointer; the checkpoint lacks a weight (tied ones aside),
             or has one of another shape than the config says.
     """
-    with _reading(path, "the weights"):
+    with _reading(path, _WEIGHTS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -136,16 +137,18 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
 
 
 @cache
-def check_weights(path: str) -> None:
-    """Read what :func:`load_model` would, without the numbers: takes no memory and about a second.
+def check_weights(path: str) -> int | None:
+    """The number of parameters, after reading what :func:`load_model` would, but for the numbers themselves.
 
-    Quantised weights, which may need a GPU to be read at all, are left to the engine.
+    It takes no memory and about a second. Quantised weights, which may need a GPU to be read at all, are left to the
+    engine: None.
 
     Raises:
         ConfigError: as :func:`load_model`.
     """
-    if getattr(read_config(path), "quantization_config", None) is None:
-        load_model(path, device_map="meta")
+    if getattr(read_config(path), "quantization_config", None) is not None:
+        return None
+    return int(load_model(path, device_map="meta").num_parameters())
 
 
 def _savable(given: GenerationConfig) -> GenerationConfig:
@@ -180,7 +183,7 @@ def _fault(folder: Path, part: str) -> str:
     for file in files:
         if reason := _fault_of_file(file):
             return f"{file.name} {reason}"
-    if folder.is_dir() and part == "the weights" and not any(file.suffix in (".safetensors", ".bin") for file in files):
+    if folder.is_dir() and part == _WEIGHTS and not any(file.suffix in (".safetensors", ".bin") for file in files):
         return "it holds no weights (no model.safetensors); copy or download them into the folder"
     return ""
 

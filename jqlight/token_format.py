@@ -116,6 +116,13 @@ class TokenFormat:
         ids = self._extended(self._encode_behind(self.end_ids, self.thinking.end, first), others)
         return self._checked([*ids, self.eos_ids[0]], "policy.name_or_path")
 
+    def encode_rationale(self, rationale: str, prompt_ids: Sequence[int]) -> list[int]:
+        """Token ids of a rationale of the data behind ``prompt_ids``, and of the end of thinking that closes it."""
+        before = list(prompt_ids[-_CONTEXT:])
+        pieces = self.as_text(rationale).split(_CUT) if rationale else []
+        ids = self._extended(before, pieces)[len(before) :]
+        return self._checked([*ids, *self.end_ids], "policy.name_or_path")
+
     def _extended(self, ids: list[int], pieces: Sequence[str]) -> list[int]:
         for piece in pieces:
             ids = ids + self._encode_behind(ids[-_CONTEXT:], "", piece)

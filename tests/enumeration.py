@@ -212,6 +212,9 @@ class Batches(Benchmark):
     def setup(self, stage: str) -> None:
         pass
 
+    def examples(self, split: str) -> list[Example]:
+        return [example for batch in self.batches for example in batch]
+
     def train_dataloader(self) -> InOrder:
         return InOrder(self.batches)
 

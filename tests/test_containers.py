@@ -1,12 +1,15 @@
 """Containers, as far as no engine is needed: the entry point's choice of user, and the files they are built from."""
 
+import json
 import os
 import re
 import subprocess
 import tomllib
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -119,3 +122,36 @@ def test_the_labels_are_the_projects():
     labels = dict(re.findall(r"org\.opencontainers\.image\.(\w+)=(\S+)", stages()["runtime"]))
     assert labels["title"] == project["name"] and labels["licenses"] == project["license"]
     assert {"version", "revision", "created"} <= set(labels)
+
+
+def compose() -> dict[str, dict]:
+    return yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+
+
+def test_the_services_build_stages_that_exist_and_wait_for_each_other():
+    services, built = compose(), stages()
+    assert {service["build"]["target"] for service in services.values() if "build" in service} <= set(built)
+    for service in services.values():
+        for name, wanted in service.get("depends_on", {}).items():
+            assert wanted == {"condition": "service_healthy"} and "healthcheck" in services[name]
+
+
+def test_the_server_is_reached_where_jqlight_looks_and_from_this_machine_alone():
+    services = compose()
+    host = urlparse(services["jqlight"]["environment"]["MLFLOW_TRACKING_URI"])
+    assert host.hostname in services and f"--port={host.port}" in services[host.hostname]["command"]
+    assert any(
+        word.startswith("--allowed-hosts") and f"{host.hostname}:*" in word for word in services["mlflow"]["command"]
+    )
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service.get("ports", []))
+
+
+def test_runs_are_mounted_where_the_entry_point_looks():
+    assert "runs=${JQLIGHT_RUNS:-/home/jqlight/runs}" in (ROOT / "docker" / "entrypoint.sh").read_text()
+    assert compose()["jqlight"]["volumes"] == ["./runs:/home/jqlight/runs"]
+
+
+def test_the_devcontainer_makes_the_environment_that_it_puts_on_the_path():
+    settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert settings["postCreateCommand"] == "make .venv"
+    assert settings["remoteEnv"]["PATH"].startswith("${containerWorkspaceFolder}/.venv/bin:")

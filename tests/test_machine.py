@@ -105,12 +105,15 @@ def test_a_number_of_threads_set_in_the_program_stays(threads):
     assert threads == [8, 6]
 
 
-def test_loading_a_policy_limits_the_threads(tiny_qwen3, monkeypatch):
-    from jqlight.policy import Policy, PolicyConfig, model
+def test_starting_a_sampler_limits_the_threads(tiny_qwen3, monkeypatch):
+    from jqlight.policy import Policy, PolicyConfig
+    from jqlight.sampling import SamplerConfig, build
 
-    counts = []
-    monkeypatch.setattr(model, "limit_threads", counts.append)
+    order = []
+    monkeypatch.setattr(build, "limit_threads", order.append)
+    monkeypatch.setattr(build, "_start_engine", lambda *_: order.append("engine"))
     policy = Policy(PolicyConfig(tiny_qwen3))
+    settings = {"model_path": policy.path, "dtype": "float32", "token_format": policy.format, "max_prompt_tokens": 8}
+    build.build_sampler(SamplerConfig(max_thinking_tokens=16), **settings)
     policy.load()
-    policy.load()
-    assert counts == [policy.model.num_parameters()]
+    assert order == [policy.model.num_parameters(), "engine"]

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 from jqlight.objective import Splice, Tsallis, paft
 
@@ -67,6 +68,56 @@ def test_minimiser_of_the_splice_under_label_noise(theory: ModuleType) -> None:
     found = theory.minimiser(torch.tensor(shares, dtype=torch.float64), Splice(tau))
     noise = [tau * a / 0.7 for a in shares[1:]]
     assert found.tolist() == pytest.approx([1 - sum(noise), *noise], abs=1e-5)
+
+
+@pytest.mark.parametrize("q", [0.25, 0.75, 1.0])
+def test_spread_over_questions_costs_in_proportion_to_q(q: float) -> None:
+    """B.1: mean loss of P̄ ± d less that of P̄ is q/2 P̄^(-q-1) d², to fourth order in d; nothing at q = 0."""
+    mean, loss = 0.3, lambda p, q: Tsallis(q).loss(p).item()
+    for spread, tolerance in ((1e-2, 1e-2), (1e-3, 1e-4)):
+        excess = [(loss(mean + spread, c) + loss(mean - spread, c)) / 2 - loss(mean, c) for c in (q, 0.0)]
+        assert excess[0] == pytest.approx(q / 2 * mean ** (-q - 1) * spread**2, rel=tolerance)
+        assert excess[1] == pytest.approx(0, abs=1e-15)
+
+
+def test_the_loss_is_a_proper_score_at_q_one_only(theory: ModuleType) -> None:
+    """B.3: the true distribution has the least expected loss at q = 1, and below loses to its escort."""
+    truth = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    stated = torch.randn(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    cost = {q: lambda p, q=q: (truth * Tsallis(q).loss(p)).sum(-1) for q in (0.5, 0.9, 1.0)}
+    assert (cost[1.0](stated) > cost[1.0](truth)).all()
+    for q in (0.5, 0.9):
+        escort = theory.escort(truth, q)
+        assert cost[q](escort) < cost[q](truth) - 1e-4 and (cost[q](stated) > cost[q](escort)).all()
+
+
+def test_near_certainty_time_does_not_depend_on_q(theory: ModuleType) -> None:
+    """C.1: from 1 - d to 1 - d' it is 1/d' - 1/d; from 1e-3 to 1/2 the same q are two orders apart."""
+    late = [theory.escape_time(Tsallis(q), 0.99, 0.9999) for q in (0.0, 0.5, 1.0)]
+    assert late == pytest.approx([1e4 - 1e2] * 3, rel=2e-3)
+    early = [theory.escape_time(Tsallis(q), 1e-3) for q in (0.0, 1.0)]
+    assert early[0] > 100 * early[1]
+
+
+def drift(q: float, wrong: Tensor, noise: float) -> Tensor:
+    """Flow of the wrong answer's probability under ``noise``, by the package's amplification."""
+    amplification = [Tsallis(q)(p.log()).exp() for p in (wrong, 1 - wrong)]
+    return noise * amplification[0] - (1 - noise) * amplification[1]
+
+
+@pytest.mark.parametrize("q", [0.5, 0.75, 1.0])
+def test_wrong_labels_are_learnt_in_time_and_up_to_odds_set_by_q(q: float) -> None:
+    """C.2: time η^(q+1) / ((q+1) ε) while η^q is small, and odds (ε/(1-ε))^(1/q) in the end."""
+    noise = 0.3
+    for small, tolerance in ((1e-2, 0.03), (1e-3, 3e-3)):  # of η^q, by which the right labels' pull is neglected
+        reached = small ** (1 / q)
+        eta = torch.linspace(0, 1, 20_001, dtype=torch.float64)[1:].square() * reached
+        time = torch.trapezoid(1 / drift(q, eta, noise), eta).item()
+        assert time == pytest.approx(reached ** (q + 1) / ((q + 1) * noise), rel=tolerance)
+    odds = (noise / (1 - noise)) ** (1 / q)
+    rest = torch.tensor(odds / (1 + odds), dtype=torch.float64)
+    assert drift(q, rest, noise).item() == pytest.approx(0, abs=1e-12)
+    assert drift(q, rest * 0.99, noise) > 0 > drift(q, rest * 1.01, noise)
 
 
 def test_the_drawn_model_is_consistent(theory: ModuleType) -> None:

@@ -4,8 +4,11 @@ A benchmark of one's own is a subclass with a ``task`` (the warm description) an
 answer); subsets, tokens, dropped records and loaders are here.
 """
 
+import logging
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,11 +18,17 @@ from jqlight.benchmarks import records
 from jqlight.benchmarks.loaders import EvaluationLoader, TrainLoader
 from jqlight.benchmarks.prompts import cold_ids, warm_ids
 from jqlight.benchmarks.records import SPLITS, HubSource, Record, Split
-from jqlight.benchmarks.selection import SplitCounts, describe, select
-from jqlight.errors import ConfigError
-from jqlight.metrics.verifiers import Verifier, exact_match, on_answer, substring_match
+from jqlight.benchmarks.selection import SplitCounts, Unusable, describe, select
+from jqlight.errors import ConfigError, DataError, JQLightError
+from jqlight.metrics.official import official_em
+from jqlight.metrics.verifiers import Verifier, exact_match, on_answer, reads_aliases, substring_match
 from jqlight.metrics.voting import fold
 from jqlight.token_format import TokenFormat
+
+log = logging.getLogger("jqlight")
+
+_UNKNOWN = "gold with unknown tokens"
+_LONG_GOLDS = "golds longer than sampler.max_answer_tokens"
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,10 @@ class Item:
     """Further golds that evaluation accepts."""
     unusable: str = ""
     """Why the record is to be dropped; empty for a usable one."""
+    rationale: str = ""
+    """How the answer is found, where the data say so; empty where they do not."""
+    problem: str = ""
+    """Where a setting is to blame for that, a sentence that names it, told when no record of the split is left."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,8 @@ class Example:
     """Separator, answer and end of sequence."""
     references: tuple[str, ...]
     """Golds that evaluation accepts, ``answer`` first."""
+    rationale: str = ""
+    """The data's own rationale, as text without its end of thinking; empty where they have none."""
 
 
 class Benchmark(LightningDataModule):
@@ -88,7 +103,7 @@ class Benchmark(LightningDataModule):
     }
     """Metric prefix to verifier; the empty prefix is the paper's rule."""
     reward: ClassVar[str] = "exact_"
-    """Prefix of the verifier whose score of a sampled answer GRPO, RLOO and MaxRL train on."""
+    """Prefix of the verifier whose score of a sampled answer estimators train on where ``model.reward`` is null."""
 
     # Ranks may have no validation batch at all when there are more of them than examples.
     allow_zero_length_dataloader_with_multiple_devices = True
@@ -130,6 +145,8 @@ class Benchmark(LightningDataModule):
         self._examples: dict[Split, list[Example]] = {}
         self._token_format: TokenFormat | None = None
         self._run_seed = 0
+        self._max_answer_tokens: int | None = None
+        self._aliased: set[str] = set()
 
     @staticmethod
     def normalise(answer: str) -> str:
@@ -163,22 +180,29 @@ class Benchmark(LightningDataModule):
         if self.path is not None:
             records.existing(self.path)
 
-    def bind(self, token_format: TokenFormat, run_seed: int = 0) -> "Benchmark":
+    def bind(self, token_format: TokenFormat, run_seed: int = 0, max_answer_tokens: int | None = None) -> "Benchmark":
         """The benchmark itself, tokenising with ``token_format``; what it has tokenised otherwise is forgotten.
 
-        ``run_seed`` orders the training examples unless :attr:`seed` was given.
+        ``run_seed`` orders the training examples unless :attr:`seed` was given. Golds of more than
+        ``max_answer_tokens``, which no sampled answer can be, are told.
         """
-        self._run_seed = run_seed
+        self._run_seed, self._max_answer_tokens = run_seed, max_answer_tokens
         if self._token_format is not token_format:
             self._token_format, self._examples = token_format, {}
         return self
 
     def setup(self, stage: str) -> None:
-        """Read and tokenise the splits that ``stage`` (fit, validate, test, predict) needs, once."""
+        """Read and tokenise the splits that ``stage`` (fit, validate, test, predict) needs, once.
+
+        Raises:
+            ConfigError: see :meth:`check`; a training without validation needs no validation examples.
+        """
         wanted: dict[str, tuple[Split, ...]] = {"fit": ("train", "validation"), "validate": ("validation",)}
+        trains_only = stage == "fit" and self.trainer is not None and self.trainer.limit_val_batches == 0
         for split in wanted.get(stage, ("test",)):
-            if split not in self._examples:
-                self._examples[split] = self._select(split)
+            self.examples(split)
+            if not (trains_only and split == "validation"):
+                self.check(split)
         if stage == "fit":
             self.train_dataloader()  # its errors come before an engine is started
 
@@ -187,6 +211,40 @@ class Benchmark(LightningDataModule):
         if split not in self._examples:
             self._examples[split] = self._select(split)
         return self._examples[split]
+
+    def check(self, split: Split) -> None:
+        """Refuse a split with which nothing can be trained or measured, and warn of golds that no answer can be.
+
+        Raises:
+            ConfigError: the split has no example, or answers are sampled for it and every gold is longer than those.
+        """
+        examples, counts = self.examples(split), self.counts[split]
+        if not examples:
+            fault = counts.problem or "data: give other records"
+            without = ", or train without validation (trainer.limit_val_batches: 0)" if split == "validation" else ""
+            raise ConfigError(
+                f"{fault}{without}; none of the {counts.records} records of the {split} split can be used (dropped: "
+                f"{counts.reasons})"
+            )
+        module = None if self.trainer is None else self.trainer.lightning_module
+        if split == "train" and not getattr(module, "samples_answers", True):
+            return
+        long, limit = self._remarks(split)[_LONG_GOLDS], self._max_answer_tokens
+        if long == len(examples):
+            shortest = min(len(example.target_ids) for example in examples)
+            raise ConfigError(
+                f"sampler.max_answer_tokens: given {limit}, allowed is {shortest} or more: the shortest gold answer of "
+                f"the {split} split has so many tokens with separator and end of sequence"
+            )
+        if long:
+            log.warning(
+                "sampler.max_answer_tokens: given %s, too few for %d of the %d gold answers of the %s split, which no "
+                "sampled answer can equal; raise it.",
+                limit,
+                long,
+                len(examples),
+                split,
+            )
 
     def train_dataloader(self) -> TrainLoader[Example]:
         """A resumable loader of ``prompts_per_step`` examples over all ranks; see :class:`TrainLoader`.
@@ -225,8 +283,22 @@ class Benchmark(LightningDataModule):
         return {split: dict(counts.dropped) for split, counts in self.counts.items()}
 
     def summary(self) -> str:
-        """A table for people of the splits read so far: records, size asked for, examples used, dropped by reason."""
-        return describe(self.counts)
+        """A table for people of the splits read so far: records, size asked for, examples used, dropped, remarks."""
+        return describe(self.counts, {split: self._remarks(split) for split in self.counts})
+
+    def _remarks(self, split: Split) -> dict[str, int]:
+        """What is to be known of a split's examples, and of how many of them."""
+        examples = self._examples.get(split, [])
+        trained = {fold(example.prompt) for example in self._examples.get("train", []) if split != "train"}
+        limit = self._max_answer_tokens or math.inf
+        official = official_em in self.verifiers.values()
+        read = any(map(reads_aliases, self.verifiers.values()))
+        return {
+            "questions shared with train": sum(fold(example.prompt) in trained for example in examples),
+            _LONG_GOLDS: sum(len(example.target_ids) > limit for example in examples),
+            "golds normalise to nothing": sum(bool(official and official_em("", e.references)) for e in examples),
+            "with aliases that no verifier reads": sum(e.id in self._aliased and not read for e in examples),
+        }
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of an input's rendering in this benchmark's scenario."""
@@ -251,24 +323,57 @@ class Benchmark(LightningDataModule):
     def _select(self, split: Split) -> list[Example]:
         given = self.asked[split]
         asked = None if given == "all" else self.sizes.get(split) if given is None else int(given)
-        examples, self.counts[split] = select(self.read(split), self.id_field, asked, self.seed, self._example)
+        examples, counts = select(self.read(split), self.id_field, asked, self.seed, self._example)
+        if not examples and _UNKNOWN in counts.dropped:
+            log.warning(
+                "policy.name_or_path: the tokenizer lacks tokens for every gold answer of the %s split, which no "
+                "sampled answer can equal; they are kept, as no other is left.",
+                split,
+            )
+            lossy = partial(self._example, lossy=True)
+            examples, counts = select(self.read(split), self.id_field, asked, self.seed, lossy)
+        self.counts[split] = counts
         return examples
 
-    def _example(self, record: Record) -> Example | str:
-        """The example, or the reason why there is none."""
-        item = self.item(record)
+    def _item(self, record: Record) -> Item:
+        """The record's item with fields of the right types; None and one string are references too."""
+        name = f"{record.where}: {type(self).__name__}.item"
+        try:
+            item = self.item(record)
+        except JQLightError:
+            raise
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            raise DataError(f"{name} cannot read it ({type(error).__name__}: {error})") from error
+        if not isinstance(item, Item):
+            raise DataError(f"{name} must give an Item, given {item!r:.60}")
+        given = item.references or ()
+        references = tuple(given) if isinstance(given, list | tuple) else (given,)
+        for text in (item.text, item.answer, item.rationale, *references):
+            if not isinstance(text, str):
+                raise DataError(
+                    f"{name} must give strings for text, answer, rationale and references, given {text!r:.60}"
+                )
+        return replace(item, references=references)
+
+    def _example(self, record: Record, *, lossy: bool = False) -> Example | Unusable:
+        """The example, or why there is none."""
+        item = self._item(record)
         answer = item.answer.strip()
         if item.unusable:
-            return item.unusable
+            return Unusable(item.unusable, item.problem)
         if not answer:
-            return "empty gold"
+            return Unusable("empty gold")
         prompt_ids = self.prompt_ids(item.text)
         if len(prompt_ids) > self.max_prompt_tokens:
-            return "prompt too long"
+            given = f"data.max_prompt_tokens: given {self.max_prompt_tokens}"
+            return Unusable("prompt too long", f"{given}, but {record.where} has a prompt of {len(prompt_ids)} tokens")
         written = self.token_format.read_back(answer)
-        if written is None:
-            return "gold with unknown tokens"
+        if written is None and not lossy:
+            return Unusable(_UNKNOWN)
+        written = written or answer
         golds = [form for gold in (answer, *item.references) for form in (self.token_format.read_back(gold), gold)]
+        if set(item.references) - {answer}:
+            self._aliased.add(record[self.id_field])
         return Example(
             id=record[self.id_field],
             prompt=self.token_format.decode(prompt_ids),
@@ -276,4 +381,5 @@ class Benchmark(LightningDataModule):
             answer=written,
             target_ids=tuple(self.token_format.encode_target(answer)),
             references=tuple(dict.fromkeys(gold for gold in golds if gold is not None)),
+            rationale=item.rationale,
         )

@@ -53,14 +53,33 @@ class FinQA(Benchmark):
     def item(self, record: Record) -> Item:
         """Text, table and question; y* in the annotator's notation and the executed value as last reference."""
         qa = record.inner("qa")
-        executed = qa["exe_ans"]
-        number = isinstance(executed, int | float) and not isinstance(executed, bool) and math.isfinite(executed)
-        if not number and not isinstance(executed, str):
-            raise DataError(f"{qa.where}: field 'exe_ans' must be a number, 'yes' or 'no', given {executed!r:.60}")
+        try:
+            executed = executed_value(qa["exe_ans"])
+        except (TypeError, OverflowError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            given = f"given {qa['exe_ans']!r:.60}"
+            raise DataError(f"{qa.where}: field 'exe_ans' must be a number, 'yes' or 'no', {given}") from error
         text = prompts.question_over_report(
             record.texts("pre_text"), _table(record), record.texts("post_text"), qa.text("question")
         )
         return Item(text, canonical_answer(qa.text("answer"), executed), (plain_value(executed),))
+
+
+def executed_value(given: object) -> float | str:
+    """``exe_ans`` as a number, "yes" or "no"; a number may be written as text, as in a column cast to one type.
+
+    Raises:
+        TypeError: no number or text.
+        ValueError: another text, or a number that is not finite.
+    """
+    if isinstance(given, str) and given.strip().lower() in ("yes", "no"):
+        return given.strip().lower()
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        raise TypeError(f"{given!r}")
+    if not math.isfinite(value := float(given)):
+        raise ValueError(f"{given!r}")
+    return value
 
 
 def canonical_answer(annotated: str, executed: float | str) -> str:
@@ -72,8 +91,9 @@ def canonical_answer(annotated: str, executed: float | str) -> str:
     decimals) is the annotator's as long as both are one number (sign and hand rounding aside), and otherwise the plain
     value. No currency, no thousands separators, no unit: "34.7%", "22441", "-0.2", "yes".
     """
+    executed = executed_value(executed)
     if isinstance(executed, str):
-        return executed.strip().lower()
+        return executed
     written = whole_number(annotated)
     if written is None:
         return plain_value(executed)
@@ -90,13 +110,15 @@ def canonical_answer(annotated: str, executed: float | str) -> str:
 
 def plain_value(executed: float | str) -> str:
     """``exe_ans`` as text: at most five decimals, no exponent, no trailing zeros; "yes" and "no" as they are."""
-    if isinstance(executed, str):
-        return executed.strip().lower()
-    return f"{executed:z.5f}".rstrip("0").rstrip(".")
+    executed = executed_value(executed)
+    return executed if isinstance(executed, str) else f"{executed:z.5f}".rstrip("0").rstrip(".")
 
 
 def _table(record: Record) -> list[list[str]]:
     rows = record.items_of("table")
-    if not all(isinstance(row, list) and all(isinstance(cell, str) for cell in row) for row in rows):
+    if not all(isinstance(row, list) for row in rows):
         raise DataError(f"{record.where}: field 'table' must be a list of rows of strings, given {rows!r:.60}")
-    return rows
+    return [
+        [record.as_text("" if cell is None else cell, "table", "a list of rows of strings") for cell in row]
+        for row in rows
+    ]

@@ -33,19 +33,21 @@ class HotpotQA(ParagraphBenchmark):
     def item(self, record: Record) -> Item:
         """Paragraphs and question; the gold answer is the record's own."""
         paragraphs = _paragraphs(record)
-        if self.context == "gold":
-            gold = {title for title, _ in _pairs(record, "supporting_facts", "sent_id")}
-            paragraphs = [(title, text) for title, text in paragraphs if title in gold]
-        return Item(prompts.question_over_paragraphs(paragraphs, record.text("question")), record.text("answer"))
+        if self.context == "full":
+            return self.question(record, paragraphs, ())
+        gold = {title for title, _ in _pairs(record, "supporting_facts", "sent_id")}
+        kept = [(title, text) for title, text in paragraphs if title in gold]
+        return self.question(record, kept, gold - {title for title, _ in kept})
 
 
 def _paragraphs(record: Record) -> list[tuple[str, str]]:
     """Title and text of each paragraph; sentences carry their own leading space, so they are joined by nothing."""
     paragraphs = []
     for title, sentences in _pairs(record, "context", "sentences"):
-        if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
+        if not isinstance(sentences, list):
             raise DataError(f"{record.where}: field 'context' must hold lists of sentences, given {sentences!r:.60}")
-        paragraphs.append((title, "".join(sentences)))
+        texts = [record.as_text(sentence, "context", "lists of sentences") for sentence in sentences]
+        paragraphs.append((title, "".join(texts)))
     return paragraphs
 
 
@@ -53,8 +55,8 @@ def _pairs(record: Record, key: str, second: str) -> list[tuple[str, Any]]:
     """``[[title, x], ...]`` of the official files, or ``{"title": [...], second: [...]}`` of the hub, as pairs."""
     if isinstance(record[key], Mapping):
         columns = record.inner(key)
-        return list(zip(columns.texts("title"), columns.items_of(second)))
+        return list(zip(columns.texts("title"), columns.items_of(second), strict=True))
     pairs = record.items_of(key)
-    if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise DataError(f"{record.where}: field '{key}' must be a list of [title, ...] pairs, given {pairs!r:.60}")
-    return [(title, value) for title, value in pairs]
+    return [(record.as_text(title, key, "a list of [title, ...] pairs"), value) for title, value in pairs]

@@ -7,7 +7,6 @@ from jqlight.benchmarks import prompts, records
 from jqlight.benchmarks.base import Item
 from jqlight.benchmarks.paragraphs import ParagraphBenchmark
 from jqlight.benchmarks.records import HubSource, Record, Split
-from jqlight.errors import DataError
 from jqlight.metrics.official import musique_f1
 from jqlight.metrics.verifiers import Verifier
 
@@ -31,14 +30,13 @@ class MuSiQue(ParagraphBenchmark):
 
     def item(self, record: Record) -> Item:
         """Paragraphs and question; the aliases are further references for the official scores."""
-        if record.get("answerable", True) is False:
+        if "answerable" in record and not record.flag("answerable"):
             return Item("", "", unusable="not answerable")
-        paragraphs = []
-        for number, entry in enumerate(record.items_of("paragraphs")):
-            if not isinstance(entry, Mapping):
-                raise DataError(f"{record.where}: field 'paragraphs' must hold objects, given {entry!r:.60}")
-            paragraph = Record(entry, f"{record.where}, paragraph {number}")
-            if self.context == "full" or paragraph["is_supporting"]:
-                paragraphs.append((paragraph.text("title"), paragraph.text("paragraph_text")))
-        text = prompts.question_over_paragraphs(paragraphs, record.text("question"))
-        return Item(text, record.text("answer"), tuple(record.texts("answer_aliases")))
+        paragraphs, missing = record.objects("paragraphs"), set()
+        if self.context == "gold":
+            hops = record.objects("question_decomposition") if "question_decomposition" in record else []
+            named = {hop.get("paragraph_support_idx") for hop in hops} - {None}
+            missing = {f"number {i}" for i in named - {paragraph.get("idx") for paragraph in paragraphs}}
+            paragraphs = [paragraph for paragraph in paragraphs if paragraph.flag("is_supporting")]
+        titled = [(paragraph.text("title"), paragraph.text("paragraph_text")) for paragraph in paragraphs]
+        return self.question(record, titled, missing)

@@ -1,9 +1,11 @@
 """What the benchmarks of questions over titled paragraphs share: the choice of paragraphs and the official scores."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from jqlight.benchmarks.base import Benchmark
+from jqlight.benchmarks import prompts
+from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.records import Record
 from jqlight.errors import ConfigError
 from jqlight.metrics.official import fold_answer, official_em
 from jqlight.metrics.verifiers import Verifier, on_answer, word_match
@@ -31,6 +33,21 @@ class ParagraphBenchmark(Benchmark):
         if context not in ("full", "gold"):
             raise ConfigError(f"data.context: given '{context}', allowed are full and gold")
         self.context = context
+
+    def question(self, record: Record, paragraphs: Sequence[tuple[str, str]], missing: Collection[str]) -> Item:
+        """The item of a record's paragraphs, already chosen; unusable where it lacks supporting ones.
+
+        Args:
+            record: has question, answer and, where the data have them, ``answer_aliases``.
+            paragraphs: title and text of each.
+            missing: names of supporting paragraphs that are not in the record.
+        """
+        if self.context == "gold" and (missing or not paragraphs):
+            lacks = f"lacks the supporting paragraph {min(missing)!r}" if missing else "names no supporting paragraph"
+            problem = f"data.context: given gold, but {record.where} {lacks}; allowed for such data is full"
+            return Item("", "", unusable="gold paragraph missing", problem=problem)
+        text = prompts.question_over_paragraphs(paragraphs, record.text("question"))
+        return Item(text, record.text("answer"), tuple(record.aliases("answer_aliases")))
 
     @staticmethod
     def normalise(answer: str) -> str:

@@ -1,6 +1,7 @@
 """Records of a benchmark's split: from a file, a folder or the hub, with errors that say where."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,12 +37,12 @@ class Record(dict[str, Any]):
         raise DataError(f"{self.where}: field '{key}' is missing; fields are {sorted(self)}")
 
     def text(self, key: str) -> str:
-        """The string under ``key``.
+        """The string under ``key``; a number as its text, as in a column of both.
 
         Raises:
-            DataError: the field is missing or not a string.
+            DataError: the field is missing or neither.
         """
-        return self._typed(key, str, "a string")
+        return self.as_text(self[key], key)
 
     def items_of(self, key: str) -> list[Any]:
         """The list under ``key``.
@@ -52,15 +53,29 @@ class Record(dict[str, Any]):
         return self._typed(key, list, "a list")
 
     def texts(self, key: str) -> list[str]:
-        """The list of strings under ``key``.
+        """The list of strings (or numbers, as in :meth:`text`) under ``key``.
 
         Raises:
-            DataError: the field is missing or not a list of strings.
+            DataError: the field is missing or not such a list.
         """
-        values = self.items_of(key)
-        if not all(isinstance(value, str) for value in values):
-            raise DataError(f"{self.where}: field '{key}' must be a list of strings, given {_short(values)}")
-        return values
+        return [self.as_text(value, key, "a list of strings") for value in self.items_of(key)]
+
+    def aliases(self, key: str) -> list[str]:
+        """The strings under ``key``: a list, a single string, or none where it is null or missing.
+
+        Raises:
+            DataError: anything else.
+        """
+        value = self.get(key)
+        return [] if value is None else [value] if isinstance(value, str) else self.texts(key)
+
+    def flag(self, key: str) -> bool:
+        """The truth value under ``key``.
+
+        Raises:
+            DataError: the field is missing or not true or false.
+        """
+        return self._typed(key, bool, "true or false")
 
     def inner(self, key: str) -> "Record":
         """The object under ``key``.
@@ -69,6 +84,29 @@ class Record(dict[str, Any]):
             DataError: the field is missing or not an object.
         """
         return Record(self._typed(key, dict, "an object"), f"{self.where}, field '{key}'")
+
+    def objects(self, key: str) -> list["Record"]:
+        """The list of objects under ``key``.
+
+        Raises:
+            DataError: the field is missing or not such a list.
+        """
+        values = self.items_of(key)
+        if not all(isinstance(value, Mapping) for value in values):
+            raise DataError(f"{self.where}: field '{key}' must hold objects, given {_short(values)}")
+        return [Record(value, f"{self.where}, field '{key}', number {i}") for i, value in enumerate(values)]
+
+    def as_text(self, value: Any, key: str, kind: str = "a string") -> str:
+        """A value under ``key``, a string or a finite number, as text.
+
+        Raises:
+            DataError: it is neither; says that the field must be ``kind``.
+        """
+        if isinstance(value, str):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return str(value)
+        raise DataError(f"{self.where}: field '{key}' must be {kind}, given {_short(value)}")
 
     def _typed(self, key: str, kind: type[_T], name: str) -> _T:
         value = self[key]
@@ -181,19 +219,27 @@ def read_file(path: Path, id_field: str) -> Iterator[Record]:
     """Records of a JSON array or a JSON Lines file (the suffix .jsonl decides).
 
     Raises:
-        DataError: no UTF-8 text, text that is not JSON, an entry that is not an object, or an entry without an id.
+        DataError: no UTF-8 text, text that is not JSON, an entry that is not an object or has no id, or no entry.
     """
+    empty = True
+    for location, entry in _entries(path):
+        empty = False
+        yield as_record(entry, location, id_field, path)
+    if empty:
+        raise DataError(f"{path}: holds no records")
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     with open_text(path) as stream:
         if path.suffix == ".jsonl":
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield as_record(parse_json(line, f"{path} line {number}"), f"{path} line {number}", id_field, path)
+                    yield f"{path} line {number}", parse_json(line, f"{path} line {number}")
             return
         entries = parse_json(stream.read(), str(path))
     if not isinstance(entries, list):
         raise DataError(f"{path}: must hold a JSON array of records, given {_short(entries)}")
-    for number, entry in enumerate(entries, 1):
-        yield as_record(entry, f"{path} record number {number}", id_field, path)
+    yield from ((f"{path} record number {number}", entry) for number, entry in enumerate(entries, 1))
 
 
 def as_record(entry: Any, location: str, id_field: str, source: object) -> Record:

@@ -172,8 +172,9 @@ class TwoHop(Benchmark):
             yield Record(fields, f"TwoHop question {name}")
 
     def item(self, record: Record) -> Item:
-        """The question as it is, and its answer in ``answer_format``."""
-        return Item(record.text("question"), self._gold(record.text("answer")))
+        """The question as it is, its answer in ``answer_format``, and the two facts that lead to it."""
+        gold = self._gold(record.text("answer"))
+        return Item(record.text("question"), gold, rationale=record.text("rationale"))
 
     def _gold(self, entity: str) -> str:
         return self.answer_format.replace("{answer}", entity)

@@ -121,7 +121,8 @@ class RunCLI(LightningCLI):
             type=str | None,
             default=None,
             help="Checkpoint to start from: a file, or 'last' or 'best' of run_dir (of the newest run of this name). "
-            "One that lies in a run's folder continues that run.",
+            "One that lies in a run's folder continues that run, with the settings given; the optimizer's class and a "
+            "schedule stay as they were.",
         )
         parser.add_argument(
             "--checkpoint.every_n_steps",
@@ -275,7 +276,8 @@ def built(verb: str, arguments: Sequence[str]) -> tuple[Estimator, Benchmark]:
         raise ConfigError(f"model: given {type(cli.model).__name__}, allowed is an estimator of jqlight")
     if not isinstance(cli.datamodule, Benchmark):
         raise ConfigError(f"data: given {type(cli.datamodule).__name__}, allowed is a Benchmark")
-    return cli.model, cli.datamodule.bind(cli.model.token_format)
+    limit = cli.model.sampler_config.max_answer_tokens
+    return cli.model, cli.datamodule.bind(cli.model.token_format, max_answer_tokens=limit)
 
 
 def parse(arguments: Sequence[str]) -> None:

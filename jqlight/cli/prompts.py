@@ -29,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
     size = benchmark.asked[options.split]
     benchmark.asked[options.split] = options.number if size in (None, "all") else min(options.number, int(size))
     examples = benchmark.examples(options.split)
+    if not examples and benchmark.counts[options.split].problem:
+        benchmark.check(options.split)
     for example in examples:
         print(inert(shown(example, benchmark)))
     print(benchmark.summary())

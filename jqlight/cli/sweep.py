@@ -161,9 +161,10 @@ def _run(
 
 def _commands(sweep: Sweep, parent: "ParentRun", options: argparse.Namespace) -> Callable[[Run], Command]:
     """What starts a run: notes its settings in its folder and returns its command."""
-    cores = os.cpu_count() or 1
+    from jqlight.machine import usable_cores  # imports torch
+
     # Points that share a machine and each take all of its cores wait for each other.
-    threads = max(1, cores // options.jobs) if options.launcher == "local" and options.jobs > 1 else None
+    threads = max(1, usable_cores() // options.jobs) if options.launcher == "local" and options.jobs > 1 else None
 
     def command(run: Run) -> Command:
         run.folder.begin(recorded_settings(sweep, run.point))

@@ -1,4 +1,4 @@
-"""``jqlight ui``: MLflow's pages on the store of a run, on this machine only."""
+"""``jqlight ui``: MLflow's pages on the store of a run, on this machine only unless told otherwise."""
 
 import os
 import re
@@ -23,6 +23,7 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser("ui", "Open MLflow on a run, a folder of runs, or a store.")
     parser.add_argument("run_dir", nargs="?", type=Path, default=Path("runs"), help="folder of a run, or of runs")
     parser.add_argument("--store", help="MLflow tracking URI; default: MLFLOW_TRACKING_URI, else the run's own")
+    parser.add_argument("--host", default=HOST, help="default 127.0.0.1; in a container 0.0.0.0")
     parser.add_argument("--port", type=int, default=5000)
     parser.add_argument("--print", action="store_true", dest="show", help="print the command and end")
     options = parser.parse_args(argv)
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         print(sync(options.run_dir, store))
         record = read_record(options.run_dir)
     if options.show:
-        print(shlex.join(server_command(redacted(store), options.port)))
+        print(shlex.join(server_command(redacted(store), options.port, options.host)))
         return 0
     if in_use(options.port):
         raise ConfigError(
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         )
     page_here = page(f"http://{HOST}:{options.port}", record)
     print(f"MLflow of {redacted(store)}\n\n    {page_here}\n\nCtrl-C ends it.", flush=True)
-    return exec_server(server_command(store, options.port, hidden=True), store)
+    return exec_server(server_command(store, options.port, options.host, hidden=True), store)
 
 
 def exec_server(command: list[str], store: str) -> int:
@@ -72,12 +73,12 @@ def find_store(folder: Path, given: str | None) -> str:
     return store_uri(given, recorded=recorded)
 
 
-def server_command(store: str, port: int, *, hidden: bool = False) -> list[str]:
+def server_command(store: str, port: int, host: str = HOST, *, hidden: bool = False) -> list[str]:
     """The command that serves ``store``, or with ``hidden`` the environment's; its first word is MLflow's program."""
     command = ["mlflow", "server", *([] if hidden else ["--backend-store-uri", store])]
     if artifacts := artifact_location(store):
         command += ["--default-artifact-root", artifacts]
-    return [*command, "--host", HOST, "--port", str(port), "--workers", "1"]
+    return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
 def page(server: str, record: dict[str, Any]) -> str:

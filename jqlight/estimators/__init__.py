@@ -5,6 +5,8 @@ from jqlight.estimators.garl import GARL
 from jqlight.estimators.grpo import GRPO
 from jqlight.estimators.maxrl import MaxRL
 from jqlight.estimators.paft import PAFT
+from jqlight.estimators.rft import RFT
 from jqlight.estimators.rloo import RLOO
+from jqlight.estimators.sft import SFT
 
-__all__ = ["GARL", "GRPO", "PAFT", "RLOO", "Estimator", "MaxRL"]
+__all__ = ["GARL", "GRPO", "PAFT", "RFT", "RLOO", "SFT", "Estimator", "MaxRL"]

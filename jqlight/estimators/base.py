@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class Estimator(PolicyModule):
         ConfigError: rollouts or max_grad_norm out of range.
     """
 
-    samples_answers: ClassVar[bool]
+    samples_answers: bool
     """Whether training draws an answer behind each rationale."""
 
     def __init__(
@@ -78,6 +78,7 @@ class Estimator(PolicyModule):
         self.automatic_optimization = False
         self.rollouts, self.max_grad_norm = rollouts, max_grad_norm
         self.source = RolloutSource(self.draw)
+        self._ahead: list[dict[str, Any] | None] = []
         self.step_scale = StepScale()
         self.step_log = StepLog()
         self._remember(policy=asdict(policy), sampler=asdict(sampler), rollouts=rollouts, samples=self.samples)
@@ -207,11 +208,15 @@ class Estimator(PolicyModule):
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Begin with the engine at the policy's weights and nothing prefetched."""
+        """Begin with the engine at the policy's weights and nothing prefetched but what a checkpoint holds."""
         self.source.close()
         config = self.sampler_config
-        plain = RolloutSource(self.draw)
-        self.source = Lookahead(self.draw, self.device, config.max_importance_ratio) if config.lookahead else plain
+        self.source = RolloutSource(self.draw)
+        if config.lookahead:
+            # Of as many ranks as now; with others, each has other examples.
+            ahead = self._ahead[self.global_rank] if len(self._ahead) == self.trainer.world_size else None
+            self.source = Lookahead(self.draw, self.device, config.max_importance_ratio, ahead)
+        self._ahead = []
         super().on_fit_start()
 
     def on_train_start(self) -> None:
@@ -229,8 +234,11 @@ class Estimator(PolicyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run continues from: the monitors of its course and the step's scale."""
         checkpoint |= {**self.step_log.state_dict(), "log_scale": self.step_scale.log_reference}
+        if self.sampler_config.lookahead:
+            checkpoint["drawn_ahead"] = distributed.gathered(self.source.state())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what :meth:`on_save_checkpoint` added."""
         self.step_log.load_state_dict(checkpoint)
         self.step_scale.log_reference = checkpoint.get("log_scale", -math.inf)
+        self._ahead = checkpoint.get("drawn_ahead", [])

@@ -5,6 +5,7 @@ many backward passes as its groups need, and ranks need different numbers of the
 """
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,6 +41,14 @@ def mean(values: dict[str, float], device: torch.device) -> dict[str, float]:
     own = [values.get(k, 0.0) for k in keys] + [float(k in values) for k in keys]
     sums = _reduce(own, dist.ReduceOp.SUM, device)
     return {key: sums[i] / sums[len(keys) + i] for i, key in enumerate(keys)}
+
+
+def gathered(value: Any) -> list[Any]:
+    """Every rank's ``value``, which can be pickled, in the order of the ranks."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def largest(values: dict[str, float], device: torch.device) -> dict[str, float]:

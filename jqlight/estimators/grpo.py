@@ -9,8 +9,8 @@ from torch import Tensor
 from jqlight.errors import ConfigError
 from jqlight.estimators.base import GroupSample
 from jqlight.estimators.signals import SampledReward
-from jqlight.objective import Coefficients, grpo, reweighted
-from jqlight.policy import Policy, PolicyConfig
+from jqlight.objective import Coefficients, grpo
+from jqlight.policy import Group, Policy, PolicyConfig
 from jqlight.sampling import SamplerConfig
 
 
@@ -20,7 +20,7 @@ class GRPO(SampledReward):
     How it differs from DeepSeekMath's: one optimizer step per rollout batch, so the importance ratio is 1 and nothing
     is clipped; no KL term by default, and where ``kl`` asks for one it is the policy gradient of the sequence's KL from
     the starting model, not a per-token k3 loss; the sum over an output's tokens is used and not their mean, unless
-    ``length_normalize``; the reward is the benchmark's, an exact match of the answer as a rule.
+    ``length_normalize``.
 
     Args:
         policy: the trained causal language model.
@@ -72,14 +72,18 @@ class GRPO(SampledReward):
         if self.length_normalize:
             lengths = [max(1, len(r.rationale_ids) + len(r.answer_ids)) for r in sample.rollouts]
             weights = weights / torch.tensor(lengths, dtype=weights.dtype)
-        return reweighted(Coefficients(weights, weights), sample.log_ratio)
+        return self.on_samples(Coefficients(weights, weights), sample)
 
     def _kl_weights(self, sample: GroupSample) -> Tensor:
         """kl / M · (log ratio - mean of the others'), (1, M): E[log ratio · grad log p] is the gradient of the KL."""
         reference = self._reference[0].to(self.device)
         continuations = [self.continuation(sample.example, r) for r in sample.rollouts]
         with torch.no_grad():
-            frozen = reference.group(sample.example.prompt_ids, continuations)
-            start = frozen.log_rationale() + frozen.log_answer()
-        ratio = (sample.group.log_rationale() + sample.group.log_answer()).detach().cpu() - start.cpu()
+            start = self._log_sampled(reference.group(sample.example.prompt_ids, continuations))
+        ratio = self._log_sampled(sample.group) - start
         return (self.kl * (ratio - ratio.mean()) / (len(ratio) - 1)).unsqueeze(0)
+
+    def _log_sampled(self, group: Group) -> Tensor:
+        """Log-probabilities of what was sampled, (M,)."""
+        log_p = group.log_rationale()
+        return (log_p + group.log_answer() if self.samples_answers else log_p).detach().cpu()

@@ -103,8 +103,8 @@ class PolicyModule(LightningModule):
                 "docs/howto/own-data.md shows one in ten lines"
             )
         data.check_path()
+        self.benchmark = data.bind(self.token_format, self.run_seed, self.sampler_config.max_answer_tokens)
         check_weights(self.policy.path)
-        self.benchmark = data.bind(self.token_format, self.run_seed)
         return []
 
     def setup(self, stage: str) -> None:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from jqlight.estimators.base import GroupSample
 from jqlight.estimators.signals import SampledReward
-from jqlight.objective import Coefficients, reweighted, rloo
+from jqlight.objective import Coefficients, rloo
 
 
 class RLOO(SampledReward):
@@ -12,4 +12,4 @@ class RLOO(SampledReward):
 
     def coefficients(self, signal: Tensor, sample: GroupSample) -> Coefficients:
         """``jqlight.objective.rloo`` of the rewards."""
-        return reweighted(rloo(signal), sample.log_ratio)
+        return self.on_samples(rloo(signal), sample)

@@ -1,10 +1,11 @@
 """Where a training step's rollouts come from: drawn now, or drawn beside the step before it (lookahead)."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -79,6 +80,10 @@ class RolloutSource:
         """How old the step's rollouts are, where they can be."""
         return {}
 
+    def state(self) -> dict[str, Any] | None:
+        """What has been drawn for the step to come, as primitives; None where that will be drawn when it comes."""
+        return None
+
     def close(self) -> None:
         """End whatever draws."""
 
@@ -87,8 +92,8 @@ class Lookahead(RolloutSource):
     """Draws one batch ahead, in a thread beside the step: from weights one optimizer step older than those they train.
 
     An engine has one user at a time: inside :meth:`prefetching` it is the thread, and nobody may give the engine
-    weights or ask it for anything else. What has been prefetched lives in memory only, so that a resumed run draws its
-    own.
+    weights or ask it for anything else. What has been prefetched is part of a checkpoint; the weights that drew it are
+    not.
 
     The engines put the global random states back when they have drawn. A step must therefore take nothing from them
     beside the thread, and takes nothing: every seed is a function of step and example, and dropout is off.
@@ -97,14 +102,20 @@ class Lookahead(RolloutSource):
         draw: draws a batch; called in the step's own thread and in the one beside it.
         device: of the trainer.
         max_ratio: importance ratios above it are truncated.
+        state: of a checkpoint, from :meth:`state`.
     """
 
-    def __init__(self, draw: Draw, device: torch.device, max_ratio: float) -> None:
+    def __init__(
+        self, draw: Draw, device: torch.device, max_ratio: float, state: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(draw)
         self._device = device
         self._max_ratio = max_ratio
-        self._batch: StepBatch | None = None
+        self._key: tuple[int, list[str]] | None = None
         self._prefetched: RolloutGroups | None = None
+        if state is not None:
+            self._key = state["step"], list(state["examples"])
+            self._prefetched = [[Rollout(**rollout) for rollout in group] for group in state["rollouts"]]
         self._future: Future[RolloutGroups] | None = None
         # One thread and one stream for all steps: each new one would bring its own worker threads and cached memory.
         self._executor: ThreadPoolExecutor | None = None
@@ -112,8 +123,8 @@ class Lookahead(RolloutSource):
 
     def rollouts(self, batch: StepBatch) -> tuple[RolloutGroups, ImportanceRatios | None]:
         """What was prefetched for exactly ``batch``, once; anything else is forgotten and drawn now."""
-        prefetched = self._prefetched if self._batch == batch else None
-        self._batch = self._prefetched = None
+        prefetched = self._prefetched if self._key == _key(batch) else None
+        self._key = self._prefetched = None
         if prefetched is None:
             return super().rollouts(batch)
         return prefetched, ImportanceRatios(self._max_ratio)
@@ -140,9 +151,16 @@ class Lookahead(RolloutSource):
         """Age of the rollouts in optimizer steps, and their importance ratios where that is not 0."""
         return {"staleness": 0.0} if ratios is None else {"staleness": 1.0, **ratios.metrics()}
 
+    def state(self) -> dict[str, Any] | None:
+        """Step, ids of the examples and rollouts."""
+        if self._key is None or self._prefetched is None:
+            return None
+        rollouts = [[asdict(rollout) for rollout in group] for group in self._prefetched]
+        return {"step": self._key[0], "examples": self._key[1], "rollouts": rollouts}
+
     def close(self) -> None:
         """Wait for the thread without looking at what it gave or raised, and end it; a later block begins another."""
-        self._batch = self._prefetched = self._future = None
+        self._key = self._prefetched = self._future = None
         if self._executor is not None:
             self._executor.shutdown()
             self._executor = None
@@ -154,7 +172,7 @@ class Lookahead(RolloutSource):
         if self._device.type == "cuda":
             self._stream = self._stream or torch.cuda.Stream(self._device)
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        self._batch, self._prefetched = batch, None
+        self._key, self._prefetched = _key(batch), None
         self._future = self._executor.submit(self._run, batch)
 
     def _run(self, batch: StepBatch) -> RolloutGroups:
@@ -165,3 +183,7 @@ class Lookahead(RolloutSource):
             drawn = self._draw(batch)
         self._stream.synchronize()
         return drawn
+
+
+def _key(batch: StepBatch) -> tuple[int, list[str]]:
+    return batch.step, [example.id for example in batch.examples]

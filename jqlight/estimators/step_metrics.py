@@ -48,6 +48,8 @@ class StepRecord:
     def compare_engine(self, rollouts: Sequence[Rollout], group: Group) -> None:
         """Take in how far the engine's log-probabilities of a group are from the trainer's."""
         sampled = [r.rationale_logprobs + r.answer_logprobs for r in rollouts]
+        if not any(sampled):  # written by people
+            return
         ours = [t[: len(s)] for t, s in zip(group.token_logprobs(), sampled, strict=True)]
         self.gap = max(self.gap or 0.0, logprob_gap(sampled, ours))
 

@@ -103,6 +103,11 @@ def on_answer(verifier: Verifier) -> Verifier:
     return _Restricted(verifier, last=False)
 
 
+def reads_aliases(verifier: Verifier) -> bool:
+    """Whether the verifier judges by more than the first reference."""
+    return not isinstance(verifier, _Restricted) or verifier.last
+
+
 def on_value(verifier: Verifier) -> Verifier:
     """A verifier that judges by the last reference: FinQA's executed value."""
     return _Restricted(verifier, last=True)

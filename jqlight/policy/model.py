@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from jqlight import model_folder
 from jqlight.hub import resolve
-from jqlight.machine import limit_threads
 from jqlight.policy import adapters
 from jqlight.policy.batching import Budget, Continuation, build_rows
 from jqlight.policy.config import PolicyConfig
@@ -71,8 +70,6 @@ class Policy(nn.Module):
     def load(self) -> None:
         """Read the weights, set dropout to 0, put the adapters in. A second call changes nothing.
 
-        Torch gets as many threads as the model has work for, see :func:`jqlight.machine.limit_threads`.
-
         Raises:
             ConfigError: no such folder, one that is not whole, or adapters that cannot be made.
             HubError: the hub has no such model or cannot be reached.
@@ -90,7 +87,6 @@ class Policy(nn.Module):
         if self.config.gradient_checkpointing:
             checkpoint_layers(model)
         self.model = model.train()
-        limit_threads(model.num_parameters())
 
     def group(self, prompt_ids: Sequence[int], continuations: Sequence[Continuation]) -> Group:
         """One prompt with its continuations; nothing is run yet, except once the check of the architecture.

@@ -21,7 +21,9 @@ from jqlight.report.figures import Picture, pictures
 from jqlight.report.published import compare_with_published, read_published
 from jqlight.report.runs import SWEEP_FILE, child_records, single_records
 from jqlight.report.tables import markdown, run_table, summary_table
-from jqlight.tracking.mlflow import redacted
+from jqlight.tracking.journal import read_record
+from jqlight.tracking.mlflow import redacted, sqlite_path
+from jqlight.tracking.run_folder import is_live
 
 ARTIFACTS = "comparison"
 """Artifact folder of the parent run."""
@@ -62,7 +64,12 @@ class Report:
     def notes(self) -> list[str]:
         """What a reader of the numbers must know, one sentence or two each."""
         records = self.comparison.runs["record"]
-        unfinished = [f"{run.name} ({run.status.lower()})" for run in records if run.status != "FINISHED"]
+        gone = _without_process(self.store)
+        unfinished = [
+            f"{run.name} ({run.status.lower()}{', with no process left' if run.run_id in gone else ''})"
+            for run in records
+            if run.status != "FINISHED"
+        ]
         warning = f"Not finished, and counted with what they have so far: {', '.join(unfinished)}."
         return [*([warning] if unfinished else []), *_NOTES]
 
@@ -139,3 +146,13 @@ def _published_section(client: MlflowClient, parent: Run) -> Mapping[str, Any] |
     with tempfile.TemporaryDirectory() as folder:
         text = Path(client.download_artifacts(parent.info.run_id, SWEEP_FILE, folder)).read_text(encoding="utf-8")
     return (yaml.safe_load(text) or {}).get("published")
+
+
+def _without_process(store: str) -> set[str]:
+    """Ids of the runs beside a sqlite store, sweeps' points among them, that say they run while nothing does."""
+    file, found = sqlite_path(store), set()
+    for path in [*file.parent.glob("*/run.json"), *file.parent.glob("*/*/run.json")] if file else []:
+        record = read_record(path.parent)
+        if record.get("status") == "RUNNING" and not is_live(path.parent):
+            found.add(str(record.get("run_id")))
+    return found

@@ -2,7 +2,7 @@
 
 from jqlight import model_folder
 from jqlight.errors import ConfigError
-from jqlight.machine import installed
+from jqlight.machine import installed, limit_threads
 from jqlight.sampling.engine import Engine, SamplerConfig
 from jqlight.sampling.sampler import Sampler
 from jqlight.token_format import TokenFormat
@@ -20,7 +20,8 @@ def build_sampler(
 
     ``dtype`` is the policy's number format, which the engine takes unless ``config.dtype`` names another.
 
-    Starts the engine: call it in ``LightningModule.setup()``, in every process.
+    Torch gets as many threads as the model has work for, here and in training, see
+    :func:`jqlight.machine.limit_threads`. Starts the engine: call it in ``LightningModule.setup()``, in every process.
 
     Raises:
         ConfigError: vLLM is not installed, prompt and budgets are longer than the model's context, or the model's
@@ -29,7 +30,9 @@ def build_sampler(
     """
     length = max_prompt_tokens + config.max_thinking_tokens + len(token_format.end_ids) + config.max_answer_tokens
     check_context(model_path, length)
-    model_folder.check_weights(model_path)
+    parameters = model_folder.check_weights(model_path)
+    if parameters is not None:
+        limit_threads(parameters)
     return Sampler(_start_engine(config, model_path, config.dtype or dtype, length, token_format), token_format, config)
 
 

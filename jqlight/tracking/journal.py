@@ -14,6 +14,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ class Journal:
                 old = self.record.get(key)
                 self.record[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
             write_json(self.folder / "run.json", self.record)
+
+    def note(self, **fields: Any) -> None:
+        """As :meth:`update`, where it does no harm that the file is lost: sent again, MLflow takes it for the same."""
+        with suppress(OSError):
+            self.update(**fields)
 
     def forget_upload(self) -> None:
         """Forget the MLflow run, so that the next upload makes a new one with everything in it."""

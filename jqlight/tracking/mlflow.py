@@ -4,7 +4,8 @@ import logging
 import os
 import re
 import sqlite3
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ PARAM_CHARACTERS = 500
 # Up to the last @, since some passwords hold one that is not quoted.
 _PASSWORD = re.compile(r"""(://[^:/\s@]*):[^\s'"]*@|([?&](?:password|token|secret)=)[^&\s'"]+""", re.IGNORECASE)
 _REASON_CHARACTERS = 160
+# Making a store takes MLflow 2 to 4 seconds, in which it writes to the file all the time.
+_MAKING_S = 10.0
 
 
 class NoStoreError(ConfigError, OSError):
@@ -163,6 +166,8 @@ def open_store(uri: str, *, timeout: int = 60, must_exist: bool = False) -> "Mlf
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    if path is not None:
+        _make_sqlite(path)
     try:
         return MlflowClient(tracking_uri=uri)
     except MlflowException as error:  # nothing was connected: it is the kind of store
@@ -185,6 +190,39 @@ def _check_sqlite(path: Path, must_exist: bool) -> None:
         raise NoStoreError(f"--store: {path} is no MLflow store ({error}); {way_out}") from error
     if (columns or must_exist) and "experiment_id" not in columns:
         raise NoStoreError(f"--store: {path} is no MLflow store (it has no experiments of MLflow's); {way_out}")
+
+
+def _make_sqlite(path: Path) -> None:
+    """Make a sqlite store that is missing: beside its place, from where it gets its name when it is whole.
+
+    MLflow makes its tables one by one. A process that is killed meanwhile, or two at once, would leave a file that
+    nothing can open any more; such a file without runs, from an earlier version, is made again.
+    """
+    if path.exists() and path.stat().st_size and not _is_half_made(path):
+        return
+    from mlflow import MlflowClient
+
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        MlflowClient(tracking_uri=sqlite_uri(partial))
+        if path.exists() and (not path.stat().st_size or _is_half_made(path)):
+            path.unlink()
+        with suppress(FileExistsError):  # made by another process in the meantime
+            os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_half_made(path: Path) -> bool:
+    """Whether a sqlite file is a store whose making was cut off: MLflow adds its first experiment in the end."""
+    if time.time() - path.stat().st_mtime < _MAKING_S:
+        return False  # an MLflow server may be at it
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return not database.execute("SELECT count(*) FROM experiments").fetchone()[0]
+    except sqlite3.DatabaseError:  # locked, or no store at all
+        return False
 
 
 def store_errors() -> tuple[type[Exception], ...]:

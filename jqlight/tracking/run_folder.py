@@ -144,6 +144,20 @@ def release() -> None:
     _held.clear()
 
 
+def is_live(folder: Path) -> bool:
+    """Whether a process of this machine is writing to a run's folder; True where that cannot be found out."""
+    if folder.resolve() in _held:
+        return True
+    try:
+        import fcntl
+
+        with (folder / LOCK).open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except (ImportError, OSError):
+        return True
+
+
 def _choose(verb: str, run_dir: str | None, run_name: str, ckpt_path: str | None) -> RunFolder:
     given = Path(run_dir) if run_dir else None
     if ckpt_path in ("last", "best"):

@@ -19,6 +19,7 @@ from jqlight.tracking.mlflow import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # A log_batch request takes at most 1000 metrics and 100 parameters or tags (MLflow's REST limits).
 _METRICS_PER_REQUEST = 1000
@@ -31,6 +32,9 @@ UPLOAD_TIMEOUT_S = 10
 _BETWEEN_UPLOADS_S = 1.0
 _FIRST_RETRY_S = 15.0
 _LONGEST_RETRY_S = 300.0
+# At a run's end: seconds between two attempts, and those that pass before it is said what is waited for.
+_END_RETRY_S = 2.0
+_QUIET_END_S = 3.0
 
 
 class Uploader:
@@ -70,11 +74,9 @@ class Uploader:
             return str(run_id)
         self.journal.forget_upload()
         record = self.journal.record
-        run = self.client.create_run(
-            self._experiment_id(record),
-            start_time=int(record.get("start_time", time.time()) * 1000),
-            run_name=record["run_name"],
-            tags=record.get("tags"),
+        experiment, start = self._experiment_id(record), int(record.get("start_time", time.time()) * 1000)
+        run = self._created(experiment, record["run_name"], start) or self.client.create_run(
+            experiment, start_time=start, run_name=record["run_name"], tags=record.get("tags")
         )
         self.journal.update(
             run_id=run.info.run_id,
@@ -83,6 +85,12 @@ class Uploader:
         )
         self._checked = True
         return str(run.info.run_id)
+
+    def _created(self, experiment: str, name: str, start: int) -> "Run | None":
+        """The run that a request has made whose answer was lost."""
+        ours = f"attributes.run_name = {_quoted(name)} and attributes.start_time = {start}"
+        found = self.client.search_runs([experiment], ours, max_results=1)
+        return found[0] if found else None
 
     def _exists(self, run_id: str) -> bool:
         from mlflow.exceptions import MlflowException
@@ -129,12 +137,12 @@ class Uploader:
             part = params[i : i + _FIELDS_PER_REQUEST]
             self.client.log_batch(run_id, params=[Param(k, str(v)[:PARAM_CHARACTERS]) for k, v in part])
             done |= {k for k, _ in part}
-            self.journal.update(uploaded={"params": sorted(done)})
+            self.journal.note(uploaded={"params": sorted(done)})
         tags = dict(self.journal.record.get("tags", {}))
         changed = {k: v for k, v in tags.items() if self._uploaded("tags", {}).get(k) != v}
         if changed:
             self.client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in changed.items()])
-            self.journal.update(uploaded={"tags": tags})
+            self.journal.note(uploaded={"tags": tags})
 
     def _push_metrics(self, run_id: str) -> int:
         from mlflow.entities import Metric
@@ -150,7 +158,7 @@ class Uploader:
         for i in range(0, len(metrics), _METRICS_PER_REQUEST):
             self.client.log_batch(run_id, metrics=metrics[i : i + _METRICS_PER_REQUEST])
         if rows:
-            self.journal.update(uploaded={"metrics_bytes": end})
+            self.journal.note(uploaded={"metrics_bytes": end})
         return len(metrics)
 
     def _push_artifacts(self, run_id: str) -> None:
@@ -164,7 +172,7 @@ class Uploader:
                 self._push_table(run_id, name, path)
             else:
                 self.client.log_text(run_id, path.read_text(encoding="utf-8"), name)
-            self.journal.update(uploaded={"artifacts": {**done, name: stamp}})
+            self.journal.note(uploaded={"artifacts": {**done, name: stamp}})
 
     def _push_table(self, run_id: str, name: str, path: Path) -> None:
         # Line by line of the file: `splitlines` would also cut at U+2028 and its like, which models do write.
@@ -177,7 +185,7 @@ class Uploader:
         tables = [*self._uploaded("tables", []), {"path": name, "type": "table"}]
         unique = list({entry["path"]: entry for entry in tables}.values())[-_TABLES_IN_TAG:]
         self.client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps(unique))
-        self.journal.update(uploaded={"tables": unique})
+        self.journal.note(uploaded={"tables": unique})
 
     def _push_status(self, run_id: str) -> None:
         status = self.journal.record.get("status", "RUNNING")
@@ -187,7 +195,7 @@ class Uploader:
             self.client.update_run(run_id, status=status)
         else:
             self.client.set_terminated(run_id, status, end_time=int(self.journal.record.get("end_time", 0) * 1000))
-        self.journal.update(uploaded={"status": status})
+        self.journal.note(uploaded={"status": status})
 
 
 class BackgroundUpload(threading.Thread):
@@ -199,16 +207,23 @@ class BackgroundUpload(threading.Thread):
         self.failure: Exception | None = None
         self._wake = threading.Event()
         self._ending = threading.Event()
+        self._deadline = 0.0
+        self._reached = False  # a store that never answered is not waited for
 
     def wake(self) -> None:
         """Say that the journal has grown."""
         self._wake.set()
 
     def close(self, timeout: float) -> Exception | None:
-        """Upload the rest, waiting at most ``timeout`` seconds; what went wrong, None when all is uploaded."""
+        """Upload the rest, trying for at most ``timeout`` seconds; what went wrong, None when all is uploaded."""
+        self._deadline = time.monotonic() + timeout
         self._ending.set()
         self._wake.set()
-        self.join(timeout)
+        self.join(min(timeout, _QUIET_END_S))
+        if self.is_alive():
+            what = f" ({reason(self.failure)})" if self.failure else ""
+            log.warning("Waiting up to %.0f s for MLflow at %s%s.", timeout, redacted(self.uploader.store), what)
+            self.join(max(0.0, self._deadline - time.monotonic()))
         return TimeoutError(f"still uploading after {timeout:.0f} s") if self.is_alive() else self.failure
 
     def run(self) -> None:
@@ -220,14 +235,18 @@ class BackgroundUpload(threading.Thread):
             ending = self._ending.is_set()
             try:
                 self.uploader.push()
-                self.failure, pause = None, _FIRST_RETRY_S
+                self.failure, self._reached, pause = None, True, _FIRST_RETRY_S
             except Exception as error:  # the thread must survive any error: `close` reports what is missing
                 if self.failure is None and not ending:
                     self._warn(error)
                 self.failure = error
-            if ending:
+            late = time.monotonic() + _END_RETRY_S > self._deadline
+            if ending and (self.failure is None or late or not self._reached):
                 return
-            if self.failure is None:
+            if ending:
+                time.sleep(_END_RETRY_S)
+                self._wake.set()
+            elif self.failure is None:
                 self._ending.wait(_BETWEEN_UPLOADS_S)
             else:
                 self._ending.wait(pause)
@@ -242,3 +261,8 @@ class BackgroundUpload(threading.Thread):
             reason(error),
             *[self.uploader.journal.folder] * 2,
         )
+
+
+def _quoted(text: str) -> str:
+    """A text for MLflow's search language, which has no escapes but two kinds of quotation marks."""
+    return f"'{text}'" if "'" not in text else f'"{text}"'

@@ -64,6 +64,9 @@ def test_gold_strings_of_the_fixture(finqa):
         ("7", 7, "7"),
         ("Yes", "yes", "yes"),
         ("1", "no", "no"),
+        ("34.7%", "0.34719", "34.7%"),  # a column cast to text
+        ("22,441", "22441.0", "22441"),
+        ("Yes", " YES ", "yes"),
     ],
 )
 def test_canonical_answer(annotated, executed, gold):
@@ -107,6 +110,17 @@ def test_answers_of_one_value_vote_together(finqa):
     assert finqa.normalise("25.0 %") == finqa.normalise("0.25") != finqa.normalise("25")
 
 
+def test_columns_of_numbers_and_texts_are_read_as_text(tmp_path, fixtures, token_format, finqa):
+    records = json.loads((fixtures / "finqa" / "train.json").read_text("utf-8"))
+    for record in records:
+        record["qa"]["exe_ans"] = str(record["qa"]["exe_ans"])
+    records[0]["table"][1:] = [["revenue", 1200, 1500.5], ["margin", None, "12%"]]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    cast = examples(FinQA(path=str(tmp_path)).bind(token_format))
+    assert {n: e.references for n, e in cast.items()} == {n: e.references for n, e in examples(finqa).items()}
+    assert "revenue | 2018: 1200 | 2019: 1500.5\nmargin | 2019: 12%\n" in cast["1"].prompt
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -114,8 +128,17 @@ def test_answers_of_one_value_vote_together(finqa):
         ({"qa": {"question": "?", "answer": "1", "exe_ans": None}}, ", field 'qa': field 'exe_ans' must be a number"),
         ({"qa": {"question": "?", "answer": "1", "exe_ans": float("nan")}}, ".*field 'exe_ans' must be a number"),
         ({"qa": {"question": "?", "answer": "1", "exe_ans": float("inf")}}, ".*field 'exe_ans' must be a number"),
-        ({"qa": {"question": "?", "answer": 1, "exe_ans": 1.0}}, ", field 'qa': field 'answer' must be a string"),
-        ({"table": [["a", 1]]}, ": field 'table' must be a list of rows of strings"),
+        *[
+            (
+                {"qa": {"question": "?", "answer": "1", "exe_ans": given}},
+                ".*field 'exe_ans' must be a number, 'yes' or 'no'",
+            )
+            for given in ("n/a", "NaN", "-inf", "", "maybe", True, [1], 10**400)
+        ],
+        ({"qa": {"question": "?", "answer": ["1"], "exe_ans": 1.0}}, ", field 'qa': field 'answer' must be a string"),
+        ({"table": ["a", "b"]}, ": field 'table' must be a list of rows of strings"),
+        ({"table": [["a", True]]}, ": field 'table' must be a list of rows of strings"),
+        ({"table": [["a", ["b"]]]}, ": field 'table' must be a list of rows of strings"),
         ({"pre_text": "x"}, ": field 'pre_text' must be a list"),
     ],
 )

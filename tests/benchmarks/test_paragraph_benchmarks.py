@@ -77,6 +77,14 @@ def test_musique_aliases_count_for_the_official_scores_only(musique):
     assert musique.verifiers["f1_"]("no Berg", ["no one"]) == 0.5  # no yes/no rule
 
 
+@pytest.mark.parametrize(("given", "others"), [(None, ()), ("Berg", ("Berg",)), (["Berg", 7], ("Berg", "7"))])
+def test_musique_aliases_may_be_none_one_or_a_list(tmp_path, fixtures, token_format, given, others):
+    record = json.loads((fixtures / "musique" / "train.jsonl").read_text("utf-8").splitlines()[0])
+    (tmp_path / "train.jsonl").write_text(json.dumps(record | {"answer_aliases": given}))
+    (example,) = MuSiQue(path=str(tmp_path)).bind(token_format).examples("train")
+    assert example.references == (example.answer, *others)
+
+
 def test_unanswerable_musique_records_are_dropped_and_counted(tmp_path, fixtures, token_format):
     lines = (fixtures / "musique" / "train.jsonl").read_text("utf-8").splitlines()
     twin = {**json.loads(lines[0]), "id": "twin", "answerable": False}
@@ -85,6 +93,53 @@ def test_unanswerable_musique_records_are_dropped_and_counted(tmp_path, fixtures
     benchmark = MuSiQue(path=str(tmp_path)).bind(token_format)
     assert len(benchmark.examples("train")) == 3
     assert benchmark.dropped["train"] == {"not answerable": 1}
+
+
+def trimmed(tmp_path, fixtures, name, lose):
+    """A copy of the training file in which ``lose`` has taken paragraphs from each record."""
+    source = next((fixtures / name).glob("train.json*"))
+    text = source.read_text("utf-8")
+    records = [json.loads(line) for line in text.splitlines()] if source.suffix == ".jsonl" else json.loads(text)
+    for number, record in enumerate(records):
+        lose(number, record)
+    lines = source.suffix == ".jsonl"
+    (tmp_path / source.name).write_text("\n".join(map(json.dumps, records)) if lines else json.dumps(records))
+    return {"context": "gold", "path": str(tmp_path)}
+
+
+def one_gold(record):
+    """Take one supporting paragraph from the record; its name."""
+    if "paragraphs" in record:
+        lost = next(p for p in record["paragraphs"] if p["is_supporting"])
+        record["paragraphs"].remove(lost)
+        return f"number {lost['idx']}"
+    title = record["supporting_facts"][0][0]
+    record["context"] = [pair for pair in record["context"] if pair[0] != title]
+    return title
+
+
+@pytest.mark.parametrize(("kind", "name"), [(HotpotQA, "hotpotqa"), (MuSiQue, "musique")])
+def test_gold_context_drops_records_without_their_paragraphs(tmp_path, fixtures, token_format, kind, name):
+    settings = trimmed(tmp_path, fixtures, name, lambda number, record: None if number else one_gold(record))
+    whole = kind("gold", path=str(fixtures / name)).bind(token_format)
+    benchmark = kind(**settings).bind(token_format)
+    assert len(benchmark.examples("train")) == len(whole.examples("train")) - 1
+    assert benchmark.dropped["train"] == {"gold paragraph missing": 1}
+    assert "1 gold paragraph missing" in benchmark.summary()
+    full = kind(**settings | {"context": "full"}).bind(token_format)
+    assert len(full.examples("train")) == len(whole.examples("train"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(HotpotQA, "hotpotqa"), (MuSiQue, "musique")])
+def test_gold_context_without_any_paragraphs_names_record_and_title(tmp_path, fixtures, token_format, kind, name):
+    lost = []
+    benchmark = kind(**trimmed(tmp_path, fixtures, name, lambda _, record: lost.append(one_gold(record))))
+    with pytest.raises(
+        ConfigError, match=r"data\.context: given gold, but .*: record .* lacks the supporting"
+    ) as error:
+        benchmark.bind(token_format).check("train")
+    assert any(repr(title) in str(error.value) for title in lost)
+    assert "gold paragraph missing" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", [HotpotQA, MuSiQue])
@@ -100,7 +155,11 @@ def test_context_is_checked(kind):
         ({"context": [["A"]]}, r"field 'context' must be a list of \[title, \.\.\.\] pairs"),
         ({"context": [["A", "one string"]]}, "field 'context' must hold lists of sentences"),
         ({"context": "x"}, "field 'context' must be a list"),
-        ({"question": 3}, "field 'question' must be a string"),
+        ({"question": [3]}, "field 'question' must be a string"),
+        ({"question": True}, "field 'question' must be a string"),
+        ({"context": [[["A"], ["x"]]]}, r"field 'context' must be a list of \[title, \.\.\.\] pairs"),
+        ({"context": [["A", [None]]]}, "field 'context' must be lists of sentences"),
+        ({"context": {"title": ["A"], "sentences": []}}, r"HotpotQA\.item cannot read it \(ValueError"),
     ],
 )
 def test_a_malformed_hotpotqa_record_names_file_id_and_field(tmp_path, fixtures, token_format, change, message):
@@ -115,9 +174,10 @@ def test_a_malformed_hotpotqa_record_names_file_id_and_field(tmp_path, fixtures,
     ("change", "message"),
     [
         ({"paragraphs": ["x"]}, ": field 'paragraphs' must hold objects"),
-        ({"paragraphs": [{"title": "x"}]}, ", paragraph 0: field 'paragraph_text' is missing"),
-        ({"answer_aliases": "x"}, ": field 'answer_aliases' must be a list"),
-        ({"answer_aliases": [1]}, ": field 'answer_aliases' must be a list of strings"),
+        ({"paragraphs": [{"title": "x"}]}, ", field 'paragraphs', number 0: field 'paragraph_text' is missing"),
+        ({"answer_aliases": {"a": 1}}, ": field 'answer_aliases' must be a list"),
+        ({"answer_aliases": [["x"]]}, ": field 'answer_aliases' must be a list of strings"),
+        ({"answerable": "no"}, ": field 'answerable' must be true or false"),
     ],
 )
 def test_a_malformed_musique_record_names_file_id_and_field(tmp_path, fixtures, token_format, change, message):

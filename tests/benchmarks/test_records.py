@@ -99,6 +99,8 @@ def test_two_candidates_for_a_split_are_refused(tmp_path):
     ("name", "text", "message"),
     [
         ("x.json", "[{]", r"x\.json: not JSON"),
+        ("x.json", "[]", r"x\.json: holds no records"),
+        ("x.jsonl", "\n\n", r"x\.jsonl: holds no records"),
         ("x.json", '{"id": "a"}', "must hold a JSON array of records"),
         ("x.json", '[{"id": "a"}, 7]', "record number 2: must be an object, given 7"),
         ("x.json", '[{"text": "a"}]', "record number 1: field 'id' must be a non-empty id, given None"),
@@ -122,21 +124,34 @@ def test_numbers_as_ids_become_strings(tmp_path):
 @pytest.mark.parametrize(
     ("read", "message"),
     [
-        (lambda r: r["z"], r"file: record 7: field 'z' is missing; fields are \['a', 'b', 'c', 'd'\]"),
-        (lambda r: r.text("b"), r"field 'b' must be a string, given \[1, 'x'\]"),
+        (lambda r: r["z"], r"file: record 7: field 'z' is missing; fields are \['a', 'b', 'c', 'd', 'e', 'f'\]"),
+        (lambda r: r.text("b"), r"field 'b' must be a string, given \[None, 'x'\]"),
+        (lambda r: r.text("e"), "field 'e' must be a string, given nan"),
+        (lambda r: r.text("f"), "field 'f' must be a string, given True"),
+        (lambda r: r.flag("a"), "field 'a' must be true or false, given 'text'"),
+        (lambda r: r.objects("b"), r"field 'b' must hold objects, given \[None, 'x'\]"),
+        (lambda r: r.aliases("c"), "field 'c' must be a list"),
         (lambda r: r.texts("b"), "field 'b' must be a list of strings"),
         (lambda r: r.items_of("a"), "field 'a' must be a list, given 'text'"),
         (lambda r: r.inner("a"), "field 'a' must be an object"),
-        (lambda r: r.inner("c").text("deep"), "file: record 7, field 'c': field 'deep' must be a string, given 1"),
+        (lambda r: r.inner("c").text("deep"), "file: record 7, field 'c': field 'deep' must be a string, given None"),
         (lambda r: r.text("d"), r"given \[\[0, 1.{0,60}\.\.\.$"),
     ],
 )
 def test_records_name_the_field(read, message):
-    record = Record({"a": "text", "b": [1, "x"], "c": {"deep": 1}, "d": [[0, 1]] * 100}, "file: record 7")
+    record = Record(
+        {"a": "text", "b": [None, "x"], "c": {"deep": None}, "d": [[0, 1]] * 100, "e": float("nan"), "f": True},
+        "file: record 7",
+    )
     with pytest.raises(DataError, match=message):
         read(record)
 
 
 def test_records_give_typed_fields():
-    record = Record({"a": "text", "b": ["x"], "c": {"deep": "y"}}, "file")
-    assert (record.text("a"), record.texts("b"), record.inner("c").text("deep")) == ("text", ["x"], "y")
+    record = Record(
+        {"a": "text", "b": ["x", 1, 2.5], "c": {"deep": "y"}, "d": [{"e": 42}], "n": None, "f": True}, "file"
+    )
+    assert (record.text("a"), record.texts("b"), record.inner("c").text("deep")) == ("text", ["x", "1", "2.5"], "y")
+    assert [inner.text("e") for inner in record.objects("d")] == ["42"]  # a number in a column of texts
+    assert [record.aliases(key) for key in ("a", "b", "n", "missing")] == [["text"], ["x", "1", "2.5"], [], []]
+    assert record.flag("f")

@@ -19,7 +19,7 @@ def test_fit_trains_on_each_benchmark_and_tells_what_it_read(shell, workplace, t
                 "rollouts": 2,
                 "samples": 2,
                 "policy": {"name_or_path": tiny_qwen3},
-                "sampler": {"engine": "transformers", "max_thinking_tokens": 2, "max_answer_tokens": 2},
+                "sampler": {"engine": "transformers", "max_thinking_tokens": 2, "max_answer_tokens": 14},
             },
         },
         "data": {
@@ -35,7 +35,7 @@ def test_fit_trains_on_each_benchmark_and_tells_what_it_read(shell, workplace, t
         "trainer": {"accelerator": "cpu", "max_steps": 1, "enable_checkpointing": False, "limit_val_batches": 1},
     }
     (workplace / "own.yaml").write_text(yaml.safe_dump(content))
-    assert shell("fit", "--config", "own.yaml") == 0
+    assert shell("fit", "--config", "own.yaml") == 0, shell.err
     logged = (workplace / "runs/own/artifacts/data.txt").read_text()
     assert logged in shell.out
     assert [line.split()[0] for line in logged.splitlines()] == ["split", "train", "validation"]

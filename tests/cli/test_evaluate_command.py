@@ -19,7 +19,7 @@ def config(workplace):
             "init_args": {
                 "samples": 4,
                 "policy": {"name_or_path": "someone/not-used"},
-                "sampler": {"engine": "transformers", "max_thinking_tokens": 3, "max_answer_tokens": 4},
+                "sampler": {"engine": "transformers", "max_thinking_tokens": 3, "max_answer_tokens": 24},
             },
         },
         "data": {

@@ -60,6 +60,26 @@ def test_every_estimator_trains_on_hotpotqa(shell, workplace, tiny_llama, estima
     AutoModelForCausalLM.from_pretrained(workplace / "run" / "model")
 
 
+def test_sft_then_grpo_as_documented(shell, workplace):
+    """The page's two commands; the second starts from the weights that the first has learnt."""
+    page = (ROOT / "docs/howto/baselines.md").read_text()
+    commands = [line.split()[1:] for line in re.findall(r"^    (jqlight fit .*--run_dir runs/.*)$", page, re.MULTILINE)]
+    size = {**SMALL, "model.sampler.engine": "transformers", "data.train_size": 8, "data.test_size": 1}
+    size |= {"data.answer_format": "ans {answer}"}
+    for command, rate in zip(commands, (0.01, 0.0001), strict=True):
+        kept = {**size, "optimizer.lr": rate}
+        if "SFT" in command:
+            del kept["model.rollouts"]
+        given = [str(ROOT / part) if part.startswith("conf/") else part for part in command]
+        assert shell(*given, *options(kept)) == 0, shell.err
+    folders = (ROOT / "jqlight/assets/twohop", "runs/sft/model", "runs/grpo/model")
+    base, learnt, end = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in folders)
+    moved = [max((b[name] - a[name]).abs().max().item() for name in a) for a, b in ((base, learnt), (learnt, end))]
+    assert moved[0] > 5e-3 and moved[1] < 5e-4
+    assert len(steps("runs/sft")) == len(steps("runs/grpo")) == 2
+    assert "train/logprob_gap" not in steps("runs/sft")[0] and "train/logprob_gap" in steps("runs/grpo")[0]
+
+
 @pytest.mark.engine
 def test_hotpotqa_trains_through_vllm_with_the_bundled_model(shell, workplace):
     data = Path(os.environ.get("JQLIGHT_TEST_DATA", "/nowhere"), "data", "hotpotqa")

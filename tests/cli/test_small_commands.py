@@ -107,6 +107,8 @@ def test_ui_prints_the_command_for_the_runs_store(workplace, shell):
         f"--default-artifact-root file://{workplace}/data/mlartifacts "
         "--host 127.0.0.1 --port 5077 --workers 1\n"
     )
+    assert shell("ui", "runs/a", "--print", "--host", "0.0.0.0") == 0
+    assert "--host 0.0.0.0 --port 5000 " in shell.out
 
 
 def test_ui_finds_the_store(workplace, monkeypatch):

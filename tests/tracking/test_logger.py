@@ -132,7 +132,7 @@ def test_a_dead_store_delays_nothing_and_sync_uploads_everything(workplace, clie
 
 
 def test_a_store_that_dies_mid_run_misses_only_what_came_after(workplace, client, store):
-    logger = RunLogger("runs/a")
+    logger = RunLogger("runs/a", timeout=1.0)
     write(logger, steps=[1, 2])
     run_id = logger.run_id
     uploader = logger._started()
@@ -146,6 +146,33 @@ def test_a_store_that_dies_mid_run_misses_only_what_came_after(workplace, client
     assert later.push() == 2
     check_complete(client, run_id)
     assert later.missing() == 0
+
+
+def test_a_store_that_comes_back_while_the_run_waits_has_everything(workplace, client, monkeypatch, caplog):
+    for name in ("_END_RETRY_S", "_QUIET_END_S"):
+        monkeypatch.setattr(f"jqlight.tracking.upload.{name}", 0.2)
+    logger = RunLogger("runs/a")
+    write(logger, steps=[1, 2])
+    uploader = logger._started()
+    uploader.push()
+    uploader._client = MlflowClient(DEAD)
+    logger.log_metrics({"train/success": 0.3, "train/log_success": -3.0}, 3)
+    back = threading.Timer(1.0, lambda: setattr(uploader, "_client", client))
+    back.start()
+    logger.finalize("success")
+    check_complete(client, logger.run_id)
+    assert "Waiting up to 60 s for MLflow" in caplog.text
+
+
+def test_a_run_whose_creation_was_not_answered_is_found_again(workplace, client):
+    logger = RunLogger("runs/a")
+    write(logger)
+    logger.finalize("success")
+    first = read_record(workplace / "runs/a")["run_id"]
+    journal = Journal(workplace / "runs/a")
+    journal.forget_upload()
+    Uploader(journal, logger.tracking_uri).push()
+    assert journal.record["run_id"] == first
 
 
 def test_sending_a_part_twice_changes_nothing(workplace, client):
