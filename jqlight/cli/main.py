@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from jqlight.cli import failures, quiet
-from jqlight.cli.config import read_command_line
 from jqlight.cli.imports import find_classes_here
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 from jqlight.names import inert
@@ -38,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 USAGE_EXIT = 2
 INTERRUPTED_EXIT = 130
+_SIGNAL_EXIT = 128
 DEBUG, DEBUG_OPTION = "JQLIGHT_DEBUG", "--debug"
 _NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|-\.?inf")
 
@@ -59,10 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if debug:
         os.environ[DEBUG] = "1"  # in the environment, for the processes that this one starts
     try:
-        return _guarded(arguments[0], _with_negative_numbers(arguments[1:]))
+        code = _guarded(arguments[0], _with_negative_numbers(arguments[1:]))
     finally:
         if debug and before is None:
             del os.environ[DEBUG]
+    if argv is None and code > _SIGNAL_EXIT:
+        # All is written. The engine's way out takes seconds, and who ends a run by a signal may kill it after a few.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _guarded(verb: str, arguments: list[str]) -> int:
@@ -101,6 +107,8 @@ def _run(verb: str, arguments: list[str]) -> int:
 
 def _check_run_dir(arguments: Sequence[str]) -> None:
     """Raise ConfigError where the run's folder cannot be written, before imports that take seconds."""
+    from jqlight.cli.config import read_command_line  # YAML, which --help needs not
+
     given = {setting.key: setting.value for setting in read_command_line(arguments).settings}
     asks = {"-h", "--help"} & set(arguments) or any(word.startswith("--print_config") for word in arguments)
     continues = given.get("ckpt_path") not in (None, "last", "best")  # in the folder of that checkpoint, as a rule

@@ -101,3 +101,13 @@ def test_a_negative_number_behind_a_blank_is_a_value(climber, shell, value):
 def test_a_misspelt_option_of_a_small_command_gets_the_nearest(shell, command, hint):
     assert shell(*command.split()) == 2
     assert hint in shell.err and shell.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("code", "ended"), [(143, [143]), (130, [130]), (2, []), (0, [])])
+def test_a_program_that_a_signal_ended_leaves_at_once(monkeypatch, code, ended):
+    codes = []
+    monkeypatch.setattr(cli, "_guarded", lambda verb, words: code)
+    monkeypatch.setattr(cli.os, "_exit", codes.append)
+    monkeypatch.setattr(cli.sys, "argv", ["jqlight", "fit"])
+    assert cli.main() == code and codes == ended
+    assert cli.main(["fit"]) == code and codes == ended  # within another program it never does
