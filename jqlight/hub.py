@@ -102,7 +102,7 @@ def load_rows(name: str, config: str | None, split: str) -> Iterable[dict[str, A
         try:
             rows: Iterable[dict[str, Any]] = datasets.load_dataset(name, config, split=split)
             return rows
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             state = "cannot be read from the hub" if online else "is not cached and the hub cannot be reached"
             raise HubError(f"data.path: not given, and {name} {state}; {DATA_WAYS_ON} ({error})") from error
 

@@ -357,6 +357,8 @@ class Benchmark(LightningDataModule):
 
     def _example(self, record: Record, *, lossy: bool = False) -> Example | Unusable:
         """The example, or why there is none."""
+        if not isinstance(record, Record):  # a class of one's own may read plain dictionaries
+            record = Record(record, f"{type(self).__name__} record {record[self.id_field]}")
         item = self._item(record)
         answer = item.answer.strip()
         if item.unusable:

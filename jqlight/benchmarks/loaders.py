@@ -135,6 +135,6 @@ class EvaluationLoader(Generic[T]):
         return -(-len(self.examples) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[T]]:
-        """Them."""
+        """Batches of this rank."""
         for start in range(0, len(self.examples), self.batch_size):
             yield list(self.examples[start : start + self.batch_size])

@@ -119,6 +119,15 @@ def test_aliases_may_be_null_or_one_string(own, aliases, references):
     assert example.references == references
 
 
+def test_plain_dictionaries_are_records_too(token_format):
+    class Plain(Own):
+        def read(self, split):
+            return [{"id": "a", "question": "?", "answer": "7"}, {"id": "b", "question": "?"}]
+
+    with pytest.raises(DataError, match=r"Plain record b: field 'answer' is missing"):
+        Plain().bind(token_format).examples("train")
+
+
 class Odd(Benchmark):
     given: object = None
 

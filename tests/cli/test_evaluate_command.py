@@ -80,6 +80,13 @@ def test_validation_split(shell, config, workplace, tiny_qwen3):
     assert {row["id"] for row in rows} == {f"{11:024x}", f"{12:024x}"}
 
 
+def test_a_split_that_nothing_is_left_of_is_refused_before_anything_is_written(shell, config, workplace, tiny_qwen3):
+    few = ["--data.max_prompt_tokens", 5, "--out", workplace / "here"]
+    assert shell("evaluate", "--config", config, "--model", tiny_qwen3, *few) == 2
+    assert "data.max_prompt_tokens: given 5, but " in shell.err and "2 prompt too long" in shell.err
+    assert not (workplace / "here").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
