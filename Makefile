@@ -7,7 +7,7 @@ TORCH := torch==2.13.0+cpu
 # PyTorch publishes its CPU builds on an index of its own; asked only if pip as configured does not find the build.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test lint mutants fuzz figures image-check clean \
+.PHONY: help quickstart test lint mutants fuzz survive figures image-check clean \
 	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
 
 help:  ## list the targets
@@ -38,6 +38,9 @@ mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at
 
 fuzz: $(VENV)  ## 10,000 generated mistakes: none may end in a traceback or hang (2 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/fuzz.py
+
+survive: $(VENV)  ## kill and resume runs at random moments; makes the table of docs/reliability.md (about an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/survive.py
 
 figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md again
 	$(BIN)/python scripts/theory_figures.py

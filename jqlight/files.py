@@ -1,8 +1,12 @@
 """Files that are replaced in one step, JSON Lines, and hashes that are the same on every machine."""
 
+import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,50 @@ def stable_hash(*parts: object, separator: str = "\0") -> int:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step: readers see the old content or the new. Makes the folder where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with written_beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, which takes its name when the block ends well and goes when it does not.
+
+    Raises:
+        OSError: the system's refusal behind whatever the block raises, with ``path`` in it.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        with naming(path):
+            yield partial
+            partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+        raise
+
+
+def must_exist(folder: Path) -> None:
+    """Raise FileNotFoundError for a folder that is not there any more, instead of writing into a new one."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A block that writes to ``path``; what the system refuses names it, which libraries' own errors do not."""
+    try:
+        yield
+    except Exception as error:
+        seen: BaseException | None = error
+        while seen is not None and not (isinstance(seen, OSError) and seen.errno):
+            seen = seen.__cause__ or seen.__context__
+        number = seen.errno if isinstance(seen, OSError) else None
+        if number is None and (told := re.search(r"\(os error (\d+)\)", str(error))):  # of libraries in Rust
+            number = int(told[1])
+        named = isinstance(error, OSError) and error.filename and not str(error.filename).endswith(".partial")
+        if number is None or named:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def write_json(path: Path, content: Any) -> None:

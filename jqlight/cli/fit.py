@@ -74,8 +74,11 @@ def _run(cli: RunCLI) -> None:
     if cli.verb == "fit":
         if end := output.early_end(trainer, start):
             print(end)
-        model = output.export_best(trainer, cli.model, folder)
-        print(output.fit_report(trainer, cli.model, folder, model), flush=True)
+        model = None
+        try:
+            model = output.export_best(trainer, cli.model, folder)
+        finally:
+            print(output.fit_report(trainer, cli.model, folder, model), flush=True)
     elif cli.verb == "predict":
         print(output.write_predictions(outcome, folder), flush=True)
     else:

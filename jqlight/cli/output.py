@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from jqlight.errors import ConfigError
+from jqlight.files import must_exist, written_beside
 from jqlight.tracking.checkpoint_files import checkpoint_step
 from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
 from jqlight.tracking.run_folder import LAST, RunFolder
@@ -116,30 +116,18 @@ def best_checkpoint(trainer: Trainer) -> Path | None:
 
 def export_best(trainer: Trainer, module: LightningModule, folder: RunFolder) -> Path | None:
     """Write the best checkpoint's weights as a Hugging Face folder; its path, None without a checkpoint."""
+    must_exist(folder.path)
     best, policy = best_checkpoint(trainer), getattr(module, "policy", None)
     if best is None or policy is None or not trainer.is_global_zero:
         return None
     # Only tensors and primitives are in our checkpoints; the optimizer's part is not read into memory.
     state = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     module.load_state_dict(state)
-    return export_to(folder.path / "model", policy.export)
-
-
-def export_to(target: Path, export: Callable[[Path], None]) -> Path:
-    """Write a model's folder beside ``target`` and give it that name when it is whole; an older one is replaced.
-
-    Raises:
-        OSError: what ``export`` could not write; nothing half-written is left.
-    """
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        export(partial)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.replace(target)
-    except BaseException:
+    target = folder.path / "model"
+    with written_beside(target) as partial:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
+        policy.export(partial)
+        shutil.rmtree(target, ignore_errors=True)
     return target
 
 

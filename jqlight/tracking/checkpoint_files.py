@@ -13,6 +13,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from jqlight.errors import ConfigError, NonFiniteError
+from jqlight.files import written_beside
 
 log = logging.getLogger("jqlight")
 
@@ -23,6 +24,9 @@ class CheckpointFiles(TorchCheckpointIO):
     Lightning's own way is through the folder of temporary files; from another file system that is a copy over the old
     checkpoint. PyTorch writes a CRC-32 of each tensor into the file but does not look at it: see :func:`verify`.
     """
+
+    def __init__(self) -> None:
+        self._folders: set[Path] = set()
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write the file, on disk when this returns.
@@ -39,19 +43,13 @@ class CheckpointFiles(TorchCheckpointIO):
                 "the one before is kept; lower optimizer.lr"
             )
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(target.name + ".partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        except BaseException as error:
-            partial.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.filename is None:
-                error.filename = str(target)
-            raise
+        if target.parent not in self._folders:  # one that somebody takes away in the middle of a run is not made anew
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(target.parent)
+        with written_beside(target) as partial, partial.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def not_finite(checkpoint: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jqlight.files import json_lines, read_json, write_json, write_text
+from jqlight.files import json_lines, must_exist, naming, read_json, write_json, write_text
 
 
 class Journal:
@@ -53,8 +53,13 @@ class Journal:
                 file.write(b"\n")
 
     def update(self, **fields: Any) -> None:
-        """Merge ``fields`` into ``run.json``, replacing the file in one step; dictionaries are merged key by key."""
+        """Merge ``fields`` into ``run.json``, replacing the file in one step; dictionaries are merged key by key.
+
+        Raises:
+            FileNotFoundError: the folder has been taken away.
+        """
         with self._lock:
+            must_exist(self.folder)
             for key, value in fields.items():
                 old = self.record.get(key)
                 self.record[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
@@ -81,7 +86,7 @@ class Journal:
             new = self._new(metrics, step)
             if new:
                 row = {"step": step, "time": round(time.time(), 3), **new}
-                with self.metrics_path.open("a", encoding="utf-8") as file:
+                with naming(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
 
     def _new(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
@@ -95,6 +100,7 @@ class Journal:
 
     def log_rows(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write a table, one JSON object a line, to ``samples/<name>.jsonl``."""
+        must_exist(self.folder)
         write_text(self.folder / "samples" / f"{name}.jsonl", json_lines(rows))
 
     def log_text(self, name: str, text: str) -> None:

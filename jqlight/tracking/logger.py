@@ -141,7 +141,7 @@ class RunLogger(Logger):
             return
         interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
         ended = "KILLED" if interrupted else _STATUS.get(status, "FINISHED")
-        self.journal.update(status=ended, end_time=time.time())
+        self.journal.note(status=ended, end_time=time.time())
         failure = self._thread.close(min(self.timeout, _INTERRUPT_TIMEOUT_S) if interrupted else self.timeout)
         self._thread = None
         if failure is not None:
