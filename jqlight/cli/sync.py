@@ -1,5 +1,6 @@
 """``jqlight sync RUN_DIR``: upload to MLflow what a run could not, whether the run has ended or was killed."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def sync(folder: Path, store: str | None = None) -> str:
     try:
         uploader.push()
     except store_errors() as error:
+        refused = re.search(r"\b40[13]\b", reason(error))
+        account = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        way_out = f"it refuses the account: check {account}" if refused else "start it or give another with --store"
         raise StoreError(
-            f"MLflow at {redacted(uri)} cannot be used ({reason(error)}); start it or give another "
-            "with --store; nothing is lost"
+            f"MLflow at {redacted(uri)} cannot be used ({reason(error)}); {way_out}; nothing is lost"
         ) from error
     return f"{folder}: {rows} metric lines uploaded, run {journal.record['run_id']} is complete in MLflow"

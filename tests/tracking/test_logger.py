@@ -318,3 +318,23 @@ def test_reason_is_one_short_line():
     assert reason(OSError("x" * 500)).endswith("...")
     assert len(reason(OSError("x" * 500))) == 160
     assert reason(ConnectionResetError()) == "ConnectionResetError"
+
+
+def test_an_account_that_is_refused_is_told_as_that(workplace, shell):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(401)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Journal(workplace / "runs/a").update(
+        experiment_name="e", run_name="a", tracking_uri=f"http://127.0.0.1:{server.server_port}"
+    )
+    assert shell("sync", "runs/a") == 1
+    assert "it refuses the account: check MLFLOW_TRACKING_USERNAME" in shell.err
+    server.shutdown()
