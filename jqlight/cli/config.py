@@ -210,7 +210,7 @@ def parameters(owner: type) -> dict[str, inspect.Parameter]:
         hints = typing.get_type_hints(init)
         signature = inspect.signature(init).parameters
         for name, parameter in signature.items():
-            if name not in ("self", *OWN_SECTIONS) and parameter.kind not in (
+            if name not in ("self", *OWN_SECTIONS, *getattr(owner, "decided", ())) and parameter.kind not in (
                 parameter.VAR_POSITIONAL,
                 parameter.VAR_KEYWORD,
             ):

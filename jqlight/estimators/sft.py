@@ -1,7 +1,7 @@
 """SFT: the likelihood of the gold answer, behind no rationale or behind the data's own."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class SFT(Estimator):
     """
 
     samples_answers = False
+    decided: ClassVar[tuple[str, ...]] = ("rollouts",)
+    """Settings of :class:`Estimator` that it does not pass on."""
 
     def __init__(
         self,

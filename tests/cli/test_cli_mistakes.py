@@ -142,3 +142,12 @@ def _check_manners(shell):
     assert shell.err.count("\n") == 1
     assert "Traceback" not in shell.err
     assert "usage:" not in shell.err + shell.out
+
+
+def test_a_setting_that_a_class_decides_itself_is_not_offered(shell, workplace):
+    """SFT has one output a prompt: rollouts is refused, and not named among what is allowed."""
+    for setting in ("rollouts", "q"):
+        assert shell("fit", "--model", "SFT", "--data", "TwoHop", f"--model.{setting}", "4") == 2
+        assert f"model.{setting}: no such setting" in shell.err
+    allowed = shell.err.split("allowed are")[1]
+    assert "model.rationale" in allowed and "model.rollouts" not in allowed
