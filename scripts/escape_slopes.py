@@ -5,7 +5,7 @@ python scripts/escape_slopes.py fit runs/slopes.csv docs/results/slopes
 
 ``run`` trains a model of a few thousand parameters through ``Trainer.fit`` with GARL, plain SGD and no clipping, from
 success probabilities p0 that it was pretrained to: one token decides. A run ends when a step's success reaches one
-half, or after 1,000 steps, when it counts as "later than that". ``fit`` regresses log T on log 1/p0 for each q by
+half, or after 4,000 steps, when it counts as "later than that". ``fit`` regresses log T on log 1/p0 for each q by
 maximum likelihood with those censored values, and resamples seeds for the intervals.
 """
 
@@ -33,24 +33,26 @@ from jqlight.policy import PolicyConfig
 from jqlight.sampling import SamplerConfig
 from jqlight.token_format import Thinking
 
-EOS, END, A, B = range(4)
-PROMPT = [A, A]
+EOS, END, A, B, LINE = range(5)
+PROMPT = [A, A, LINE]
 Q = (0.0, 0.25, 0.5, 0.75, 1.0)
-P0 = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+P0 = (0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 SEEDS = range(5)
-MOST_STEPS, ROLLOUTS, RATE = 1000, 8, 0.02
+MOST_STEPS, ROLLOUTS, RATE = 4000, 8, 0.002
 COLUMNS = ("q", "asked", "p0", "seed", "steps", "escaped")
 
 
 def make_model(p0: float, seed: int, folder: Path) -> str:
     """Folder of a GPT-2 that thinks at random and then writes the gold answer "b" with probability ``p0``, else "a"."""
-    backend = Tokenizer(models.WordLevel({"<eos>": EOS, "</think>": END, "a": A, "b": B}, unk_token="<eos>"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    backend = Tokenizer(
+        models.WordLevel({"<eos>": EOS, "</think>": END, "a": A, "b": B, "\n": LINE}, unk_token="<eos>")
+    )
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     backend.decoder = decoders.Fuse()
     backend.add_special_tokens(["<eos>", "</think>"])
     PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>").save_pretrained(folder)
     torch.manual_seed(seed)
-    config = GPT2Config(vocab_size=4, n_embd=16, n_layer=2, n_head=2, n_positions=16, eos_token_id=EOS)
+    config = GPT2Config(vocab_size=5, n_embd=16, n_layer=2, n_head=2, n_positions=16, eos_token_id=EOS)
     model = GPT2LMHeadModel(config).eval()
     thoughts = [[END], [A, END], [B, END]]
     texts = torch.tensor([[*PROMPT, *z, y, EOS] + [EOS] * (2 - len(z)) for z, y in product(thoughts, (A, B))])
