@@ -26,6 +26,7 @@ from jqlight.cli.cluster import leave_group
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, read_command_line, with_literal_texts
 from jqlight.cli.plateau import StepPlateau
 from jqlight.cli.resume import ResumedOptimizer, changed_settings
+from jqlight.cli.retired import leave_out_retired
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.estimators import Estimator
 from jqlight.tracking.checkpoint_files import CheckpointFiles, usable
@@ -90,6 +91,7 @@ class RunCLI(LightningCLI):
         # Bare class names in a config resolve among what is imported.
         for package in ROOTS.values():
             import_module(package)
+        leave_out_retired(self.given)
         messages.check_keys(self.given.settings, Trainer)
         super().__init__(
             LightningModule,

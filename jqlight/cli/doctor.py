@@ -134,7 +134,7 @@ def check_engines(*, start: bool) -> list[Finding]:
 def start_engine(engine: str) -> None:
     """Sample one token from the bundled model. Raises what the engine raises."""
     from jqlight.policy import Policy, PolicyConfig
-    from jqlight.sampling import SamplerConfig, build_sampler
+    from jqlight.sampling import Decoding, SamplerConfig, build_sampler
     from jqlight.token_format import Thinking
 
     policy = Policy(PolicyConfig("twohop", thinking=Thinking(start="", separator="")))
@@ -142,7 +142,7 @@ def start_engine(engine: str) -> None:
     sampler = build_sampler(
         config, model_path=policy.path, dtype="float32", token_format=policy.format, max_prompt_tokens=8
     )
-    sampler.sample([policy.format.encode_prompt("a")], [[0]], answers=False, decoding=config.training)
+    sampler.sample([policy.format.encode_prompt("a")], [[0]], answers=False, decoding=Decoding())
 
 
 def with_timeout(name: str, check: Callable[[], Finding], timeout: float = TIMEOUT_S) -> Finding:

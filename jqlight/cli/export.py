@@ -70,8 +70,9 @@ def policy_config(settings: dict[str, Any]) -> Any:
     """PolicyConfig from the plain settings in a checkpoint's hyper-parameters."""
     from jsonargparse import ArgumentParser
 
+    from jqlight.cli.retired import without
     from jqlight.policy import PolicyConfig
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PolicyConfig, "policy")
-    return parser.instantiate(parser.parse_object({"policy": settings})).policy
+    return parser.instantiate(parser.parse_object({"policy": without(settings, prefix="model.policy")})).policy

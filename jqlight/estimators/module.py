@@ -17,7 +17,7 @@ from jqlight.errors import ConfigError
 from jqlight.model_folder import check_weights
 from jqlight.names import majority
 from jqlight.policy import Policy, PolicyConfig
-from jqlight.sampling import Rollout, Sampler, SamplerConfig, build_sampler, rollout_seed
+from jqlight.sampling import Decoding, Rollout, Sampler, SamplerConfig, build_sampler, rollout_seed
 from jqlight.sampling.vllm.process import assert_world
 from jqlight.startup import mark
 from jqlight.token_format import TokenFormat
@@ -159,7 +159,8 @@ class PolicyModule(LightningModule):
     ) -> list[list[Rollout]]:
         """``n`` rollouts per example; each one's seed is a function of (run seed, stage, step, example id, m) alone."""
         assert self.sampler is not None, "setup() builds the sampler"
-        decoding = self.sampler_config.training if stage == "train" else self.sampler_config.evaluation
+        # Training rollouts are samples of the policy itself, whatever evaluation does.
+        decoding = Decoding() if stage == "train" else self.sampler_config.evaluation
         seeds = [[rollout_seed(self.run_seed, stage, step, e.id, m) for m in range(n)] for e in batch]
         return self.sampler.sample([e.prompt_ids for e in batch], seeds, answers=answers, decoding=decoding)
 

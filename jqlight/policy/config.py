@@ -17,17 +17,10 @@ class LoRA:
     """Scale: an adapter adds alpha / r times its product."""
     target_modules: str | list[str] = "all-linear"
     """Names of the modules that get an adapter; "all-linear" for every linear layer but the output head."""
-    dropout: float = 0.0
-    """Allowed is 0 alone: rollouts are drawn without dropout, so gradients must be taken without it."""
 
     def __post_init__(self) -> None:
         if self.r < 1:
             raise ConfigError(f"policy.lora.r: given {self.r}, allowed is 1 or more")
-        if self.dropout != 0.0:
-            raise ConfigError(
-                f"policy.lora.dropout: given {self.dropout}, allowed is 0: rollouts are samples of the model without "
-                "dropout, and their gradient must be that model's"
-            )
 
 
 @dataclass(frozen=True)

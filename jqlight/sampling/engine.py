@@ -41,8 +41,6 @@ class SamplerConfig:
     """Thinking budget; when it runs out the end-of-thinking tokens are forced."""
     max_answer_tokens: int = 128
     """Longest answer, separator and end of sequence included."""
-    training: Decoding = field(default_factory=Decoding)
-    """Decoding of training rollouts: anything but temperature 1, top_p 1, top_k 0 is refused."""
     evaluation: Decoding = field(default_factory=Decoding)
     """Decoding of validation, test and predict."""
     memory_gib: float | None = None
@@ -59,11 +57,6 @@ class SamplerConfig:
     """lookahead: largest importance ratio of a rollout, at least 1; inf for no truncation."""
 
     def __post_init__(self) -> None:
-        if self.training != Decoding():
-            raise ConfigError(
-                f"sampler.training: given {self.training}; training rationales must be samples of the policy itself: "
-                "temperature 1.0, top_p 1.0, top_k 0 (sampler.evaluation is free)"
-            )
         self.evaluation.check("sampler.evaluation")
         if self.dtype not in (None, "float32", "bfloat16", "float16"):
             raise ConfigError(f"sampler.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")

@@ -30,7 +30,7 @@ OPTIONS = [
     ("--model.q much", "model.q: given much, allowed is a number or a schedule or Splice"),
     ("--model.qq 1", "model.qq: no such setting (given 1 on the command line); did you mean model.q?"),
     ("--model.rollouts 1", "model.rollouts: given 1, but the leave-one-out baseline needs at least 2"),
-    ("--model.sampler.training.temperature 0.7", "temperature 1.0"),
+    ("--model.sampler.training.temperature 0.7", "model.sampler.training.temperature: given 0.7 on the command line"),
     ("--model.sampler.engine vllmm", "model.sampler.engine: given vllmm, allowed is vllm, transformers"),
     ("--model.policy.dtype float8", "model.policy.dtype: given float8, allowed is float32, bfloat16, float16"),
     ("--model.policy.dtyp float32", "did you mean model.policy.dtype?"),

@@ -30,7 +30,7 @@ def write(tmp_path, monkeypatch):
         (
             "points: [{q: 0.5}, {q: 0.5, model.sampler.temprature: 0.7}]",
             r"s.yaml, point q0.5-temprature=0.7: model.sampler.temprature: no such setting \(given 0.7\); "
-            r"did you mean model.sampler.training.temperature\?",
+            r"did you mean model.sampler.evaluation.temperature\?",
         ),
         ("grid: {trainer.max_steps: [10, many]}", "s.yaml, point max_steps=many: trainer.max_steps: given many"),
         ("overrides: {data.size: 3}\ngrid: {seed: [0]}", "point seed0: data.size: no such setting"),

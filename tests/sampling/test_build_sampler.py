@@ -80,7 +80,5 @@ def test_impossible_lookahead_is_refused(settings):
     assert SamplerConfig(lookahead=1, max_importance_ratio=float("inf")).lookahead == 1
 
 
-def test_training_samples_come_from_the_policy_itself():
-    with pytest.raises(ConfigError, match=r"sampler\.training"):
-        SamplerConfig(training=Decoding(temperature=0.7))
+def test_evaluation_may_decode_in_its_own_way():
     assert SamplerConfig(evaluation=Decoding(temperature=0.7)).evaluation.temperature == 0.7
