@@ -21,7 +21,7 @@ RETIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model.sampler.training.top_p": ((1,), _OWN_SAMPLES),
     "model.sampler.training.top_k": ((0,), _OWN_SAMPLES),
 }
-"""Key -> values that say what is done anyway, and why nothing else can be set. A class may have such a key all the same."""
+"""Key -> values that say what is done anyway, and why nothing else can be set. A user's class may have such a key."""
 
 
 def leave_out_retired(line: CommandLine) -> None:
