@@ -148,7 +148,7 @@ def slope(rows: pd.DataFrame) -> float:
     return float(found.x[1])
 
 
-def fit(path: Path, out: Path, draws: int = 300) -> None:
+def fit(path: Path, out: Path, draws: int) -> None:
     """Write slopes.md and the data."""
     rows = pd.read_csv(path)
     generator = np.random.default_rng(0)
@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("verb", choices=("run", "fit"))
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path, nargs="?", help="folder of the table, for fit")
+    parser.add_argument("--draws", type=int, default=300, help="resamples of the seeds, for the intervals")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     if options.verb == "run":
@@ -178,7 +179,7 @@ def main() -> None:
     elif options.out is None:
         parser.error("fit: give the folder of the table")
     else:
-        fit(options.file, options.out)
+        fit(options.file, options.out, options.draws)
 
 
 if __name__ == "__main__":

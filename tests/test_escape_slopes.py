@@ -20,7 +20,15 @@ def test_the_slope_is_found_under_censoring(tmp_path):
                 rows.append((q, p0, p0, seed, min(steps, 1000), int(steps < 1000)))
     file = tmp_path / "runs.csv"
     pd.DataFrame(rows, columns=["q", "asked", "p0", "seed", "steps", "escaped"]).to_csv(file, index=False)
-    command = [sys.executable, str(ROOT / "scripts" / "escape_slopes.py"), "fit", str(file), str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "escape_slopes.py"),
+        "fit",
+        str(file),
+        str(tmp_path / "out"),
+        "--draws",
+        "30",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = [row.split("|")[1:-1] for row in (tmp_path / "out" / "slopes.md").read_text().splitlines()[2:]]
