@@ -76,7 +76,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def explain_trainer(trainer: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Raise ConfigError with the key that a trainer refuses; return where it refuses none.
+    """Raise ConfigError with the key without which a trainer would be built; return where no single one is to blame.
 
     Args:
         trainer: the trainer's settings, its logger and callbacks built.
@@ -89,7 +89,7 @@ def explain_trainer(trainer: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
     def build(attempted: Mapping[str, Any]) -> None:
         Trainer(**{**defaults, **attempted["init_args"], **quiet})
 
-    _tell("trainer", {"class_path": "Trainer", "init_args": given}, build)
+    _tell("trainer", {"class_path": "Trainer", "init_args": given}, build, guess=False)
 
 
 def warn_of_no_validation(trainer: Mapping[str, Any]) -> None:
@@ -123,8 +123,13 @@ def _rehearse(optimizer: Mapping[str, Any], scheduler: Mapping[str, Any] | None,
     _tell("lr_scheduler", scheduler, lambda given: _schedule(_built(optimizer), given, steps))
 
 
-def _tell(section: str, given: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], None]) -> None:
-    """Raise what ``attempt`` fails on as a sentence that names the setting without which it would not."""
+def _tell(
+    section: str, given: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], None], *, guess: bool = True
+) -> None:
+    """Raise what ``attempt`` fails on as a sentence that names the setting without which it would not.
+
+    Where there is no such setting the likely one is named, or all; without ``guess`` nothing is raised then.
+    """
     problem = _problem(given, attempt)
     if problem is None:
         return
@@ -135,6 +140,8 @@ def _tell(section: str, given: Mapping[str, Any], attempt: Callable[[Mapping[str
         if value is not None and _problem({**given, "init_args": others}, attempt) is None:
             allowed = f"allowed is {_ALLOWED[key]}" if key in _ALLOWED else f"which {name} refuses"
             raise ConfigError(f"{section}.{key}: given {value}, {allowed} ({problem})")
+    if not guess:
+        return
     for key, value in arguments.items():  # required ones cannot be left out
         if key.lower() in problem.lower() or _is_odd(value):
             raise ConfigError(f"{section}.{key}: given {value}, which {name} refuses ({problem})")

@@ -86,8 +86,8 @@ EVIL = [
 SPEC = '{"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "pwned"]}}'
 NESTED = [
     *(f"--trainer.{key}={SPEC}" for key in ("plugins", "profiler", "strategy", "callbacks", "logger", "max_time")),
-    *(f"--model.{key}={SPEC}" for key in ("q", "label", "sampler", "policy")),
-    *(f"--{key}={SPEC}" for key in ("model", "data", "optimizer", "lr_scheduler", "run_name", "data.path")),
+    *(f"--model.{key}={SPEC}" for key in ("q", "sampler", "policy")),
+    *(f"--{key}={SPEC}" for key in ("model", "data", "optimizer", "lr_scheduler", "run_name")),
     *(f"--optimizer.{key}={SPEC}" for key in ("lr", "momentum", "foreach")),
 ]
 
@@ -100,3 +100,10 @@ def test_only_classes_of_the_right_kind_are_built(climber, shell, workplace, opt
     code = shell("fit", "--config", climber, *options)
     assert code == 2 and shell.err.count("\n") == 1, shell.err
     assert not (workplace / "pwned").exists()
+
+
+@pytest.mark.parametrize(("key", "code"), [("model.label", 0), ("data.path", 2)])
+def test_a_class_where_a_text_is_expected_is_a_text(climber, shell, workplace, key, code):
+    options = [f"--{key}={SPEC}", "--trainer.max_steps=1", "--optimizer.lr=0.1"]
+    assert shell("fit", "--config", climber, *options) == code
+    assert "Traceback" not in shell.err and not (workplace / "pwned").exists()
