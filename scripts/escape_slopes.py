@@ -19,11 +19,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
 from lightning import Callback, Trainer, seed_everything
-from scipy import optimize, stats
+from scipy import integrate, optimize, stats
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -32,6 +33,9 @@ from jqlight.estimators import GARL
 from jqlight.policy import PolicyConfig
 from jqlight.sampling import SamplerConfig
 from jqlight.token_format import Thinking
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 EOS, END, A, B, LINE = range(5)
 PROMPT = [A, A, LINE]
@@ -148,20 +152,52 @@ def slope(rows: pd.DataFrame) -> float:
     return float(found.x[1])
 
 
+def flow_times(p0: np.ndarray | pd.Series, q: float) -> np.ndarray:
+    """Escape times of the gradient flow on one logit, from each p0 to one half, in units of its rate."""
+    return np.array([integrate.quad(lambda u: u ** (q - 2) * (1 - u) ** -2, p, 0.5)[0] for p in p0])
+
+
+def flow_slope(rows: pd.DataFrame, q: float) -> float:
+    """The slope that the gradient flow has at the same p0: of its escape time, not of the leading term alone."""
+    return float(np.polyfit(np.log(1 / rows["p0"]), np.log(flow_times(rows["p0"], q)), 1)[0])
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Steps to escape against 1/p0, on the flow's curves with one rate for all q and runs."""
+    escaped = rows[rows["escaped"] == 1]
+    ratios = [np.log(group["steps"] / flow_times(group["p0"], q)) for q, group in escaped.groupby("q")]
+    rate = math.exp(float(np.median(np.concatenate(ratios))))
+    grid = np.geomspace(rows["p0"].min(), rows["p0"].max(), 60)
+    figure, axis = plt.subplots(figsize=(6, 4.2))
+    for (q, group), colour in zip(rows.groupby("q"), plt.cm.viridis(np.linspace(0, 0.9, 5)), strict=False):
+        seen, late = group[group["escaped"] == 1], group[group["escaped"] == 0]
+        axis.loglog(1 / seen["p0"], seen["steps"], "o", color=colour, ms=4, alpha=0.7, label=f"q = {q:g}")
+        axis.loglog(1 / late["p0"], late["steps"], "^", color=colour, ms=5, mfc="none")
+        axis.loglog(1 / grid, rate * flow_times(grid, q), "-", color=colour, lw=1)
+    axis.set(xlabel="1 / p0", ylabel="steps until success is one half", ylim=(None, MOST_STEPS * 1.3))
+    axis.legend(frameon=False, title="lines: the flow")
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+
+
 def fit(path: Path, out: Path, draws: int) -> None:
     """Write slopes.md and the data."""
     rows = pd.read_csv(path)
     generator = np.random.default_rng(0)
-    lines = ["| q | runs | escaped | slope of log T on log 1/p0 | 95% interval | theory, 1 − q |", f"{'|---' * 6}|"]
+    heads = ("q", "runs", "escaped", "slope of log T on log 1/p0", "95% interval", "of the flow, same p0", "1 − q")
+    lines = [f"| {' | '.join(heads)} |", f"{'|---' * len(heads)}|"]
     for q, group in rows.groupby("q"):
         by_seed = dict(list(group.groupby("seed")))
         picks = [generator.choice(list(by_seed), len(by_seed)) for _ in range(draws)]
         spread = np.quantile([slope(pd.concat([by_seed[s] for s in pick])) for pick in picks], [0.025, 0.975])
         found, escaped = slope(group), group["escaped"].sum()
         interval = f"{spread[0]:.2f} to {spread[1]:.2f}"
-        lines.append(f"| {q:g} | {len(group)} | {escaped} | {found:.2f} | {interval} | {1 - q:g} |")
+        lines.append(
+            f"| {q:g} | {len(group)} | {escaped} | {found:.2f} | {interval} | {flow_slope(group, q):.2f} | {1 - q:g} |"
+        )
     out.mkdir(parents=True, exist_ok=True)
     rows.to_csv(out / "runs.csv", index=False)
+    draw(rows, out / "slopes.png")
     (out / "slopes.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 

@@ -180,7 +180,7 @@ def with_literal_texts(line: CommandLine) -> list[str]:
         name, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and short(name) in texts and (equals or rest):
             value = value if equals else rest.popleft()
-            if _reads_like_something_else(value):
+            if not isinstance(read_value(value), str | None):
                 section, *path = short(name).split(".")
                 content: Any = value
                 for part in reversed(path):
@@ -193,11 +193,12 @@ def with_literal_texts(line: CommandLine) -> list[str]:
     return taken
 
 
-def _reads_like_something_else(text: str) -> bool:
+def read_value(text: str) -> Any:
+    """What a word of the command line is as YAML; the text itself where it is none."""
     try:
-        return not isinstance(yaml.safe_load(text), str | None)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
-        return False
+        return text
 
 
 def parameters(owner: type) -> dict[str, inspect.Parameter]:

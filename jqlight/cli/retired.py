@@ -5,9 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
-import yaml
-
-from jqlight.cli.config import CommandLine, chosen_class, settings_of, short
+from jqlight.cli.config import CommandLine, chosen_class, read_value, settings_of, short
 from jqlight.errors import ConfigError
 
 log = logging.getLogger("jqlight")
@@ -41,7 +39,7 @@ def leave_out_retired(line: CommandLine) -> None:
         if given.key not in RETIRED or given.key in existing:
             continue
         values, reason = RETIRED[given.key]
-        if (yaml.safe_load(given.value) if isinstance(given.value, str) else given.value) not in values:
+        if (read_value(given.value) if isinstance(given.value, str) else given.value) not in values:
             raise ConfigError(
                 f"{given.key}: given {given.value} {given.source}, but it is no setting any more: {reason}"
             )

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from rich.console import Console
 
 from jqlight.cli.arguments import CommandParser
+from jqlight.cli.config import read_value
 from jqlight.errors import ConfigError
 from jqlight.sweep.command import point_command, shown, stages
 from jqlight.sweep.file import Sweep, read_sweep
@@ -92,7 +92,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             continue
         if not equals and not words:
             raise ConfigError(f"command line: {option} has no value; give {option} VALUE")
-        overrides[option.removeprefix("--")] = yaml.safe_load(value if equals else words.pop(0))
+        overrides[option.removeprefix("--")] = read_value(value if equals else words.pop(0))
     return own, overrides
 
 

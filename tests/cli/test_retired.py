@@ -40,6 +40,7 @@ def test_an_old_config_means_what_it_meant_and_says_what_is_left_out(shell, work
         ("--model.sampler.training.temperature=0.7", "samples of the policy itself"),
         ("--model.policy.lora.dropout=0.1", "without dropout"),
         ("--model.seed=3", "one seed, seed_everything"),
+        ("--model.seed={answer", "one seed, seed_everything"),
     ],
 )
 def test_a_value_that_cannot_be_had_any_more_is_refused(shell, option, sentence):
