@@ -69,6 +69,9 @@ class TokenFormat:
         self.tokenizer = tokenizer
         self.thinking = thinking
         self._rows = rows
+        # Many questions share their answers, and each is asked for three times.
+        self._targets: dict[str, list[int]] = {}
+        self._read_back: dict[str, str | None] = {}
         self._control = _control_tokens(tokenizer, thinking)
         self._checked(tokenizer.encode(thinking.start, add_special_tokens=False), "policy.thinking.start")
         end_ids = self._checked(tokenizer.encode(thinking.end, add_special_tokens=False), "policy.thinking.end")
@@ -112,9 +115,11 @@ class TokenFormat:
         Tokenised behind the end-of-thinking string, as the model itself would write it; where that does not keep the
         marker's own tokens (a tokenizer that merges across it), separator and answer are tokenised apart from it.
         """
-        first, *others = (self.thinking.separator + self.as_text(answer)).split(_CUT)
-        ids = self._extended(self._encode_behind(self.end_ids, self.thinking.end, first), others)
-        return self._checked([*ids, self.eos_ids[0]], "policy.name_or_path")
+        if answer not in self._targets:
+            first, *others = (self.thinking.separator + self.as_text(answer)).split(_CUT)
+            ids = self._extended(self._encode_behind(self.end_ids, self.thinking.end, first), others)
+            self._targets[answer] = self._checked([*ids, self.eos_ids[0]], "policy.name_or_path")
+        return list(self._targets[answer])
 
     def encode_rationale(self, rationale: str, prompt_ids: Sequence[int]) -> list[int]:
         """Token ids of a rationale of the data behind ``prompt_ids``, and of the end of thinking that closes it."""
@@ -158,10 +163,11 @@ class TokenFormat:
         It differs from ``answer`` where the tokenizer normalises (accents, full-width letters, case): that text, not
         the file's, is what a sampled answer can be equal to.
         """
-        target_ids, unknown = self.encode_target(answer), self.tokenizer.unk_token_id
-        if unknown is not None and unknown in target_ids[:-1]:
-            return None
-        return self.decode_answer(target_ids) or answer
+        if answer not in self._read_back:
+            target_ids, unknown = self.encode_target(answer), self.tokenizer.unk_token_id
+            lacks = unknown is not None and unknown in target_ids[:-1]
+            self._read_back[answer] = None if lacks else self.decode_answer(target_ids) or answer
+        return self._read_back[answer]
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Text of a sampled answer without separator, end of sequence and outer white space."""

@@ -202,3 +202,11 @@ def test_an_id_without_an_embedding_is_refused_where_it_is_written(thinking, use
     rows = tokenizer.convert_tokens_to_ids("<think>")
     with pytest.raises(ConfigError, match=message):
         use(TokenFormat(tokenizer, thinking, rows=rows))
+
+
+def test_an_answer_that_comes_again_is_not_tokenised_again(tiny_qwen3, monkeypatch):
+    token_format = TokenFormat(AutoTokenizer.from_pretrained(tiny_qwen3), Thinking())
+    target, text = token_format.encode_target("Ghent"), token_format.read_back("Ghent")
+    token_format.encode_target("Ghent").clear()  # what is given away is a copy
+    monkeypatch.setattr(token_format.tokenizer, "encode", lambda *_, **__: pytest.fail("again"))
+    assert token_format.encode_target("Ghent") == target and token_format.read_back("Ghent") == text == "Ghent"
