@@ -146,6 +146,7 @@ class Benchmark(LightningDataModule):
         self._token_format: TokenFormat | None = None
         self._run_seed = 0
         self._max_answer_tokens: int | None = None
+        self._trains_on_answers = True
         self._aliased: set[str] = set()
 
     @staticmethod
@@ -180,13 +181,25 @@ class Benchmark(LightningDataModule):
         if self.path is not None:
             records.existing(self.path)
 
-    def bind(self, token_format: TokenFormat, run_seed: int = 0, max_answer_tokens: int | None = None) -> "Benchmark":
+    def bind(
+        self,
+        token_format: TokenFormat,
+        run_seed: int = 0,
+        max_answer_tokens: int | None = None,
+        *,
+        trains_on_answers: bool = True,
+    ) -> "Benchmark":
         """The benchmark itself, tokenising with ``token_format``; what it has tokenised otherwise is forgotten.
 
         ``run_seed`` orders the training examples unless :attr:`seed` was given. Golds of more than
-        ``max_answer_tokens``, which no sampled answer can be, are told.
+        ``max_answer_tokens``, which no sampled answer can be, are told; of the training split where it
+        ``trains_on_answers`` that are sampled.
         """
-        self._run_seed, self._max_answer_tokens = run_seed, max_answer_tokens
+        self._run_seed, self._max_answer_tokens, self._trains_on_answers = (
+            run_seed,
+            max_answer_tokens,
+            trains_on_answers,
+        )
         if self._token_format is not token_format:
             self._token_format, self._examples = token_format, {}
         return self
@@ -226,8 +239,7 @@ class Benchmark(LightningDataModule):
                 f"{fault}{without}; none of the {counts.records} records of the {split} split can be used (dropped: "
                 f"{counts.reasons})"
             )
-        module = None if self.trainer is None else self.trainer.lightning_module
-        if split == "train" and not getattr(module, "samples_answers", True):
+        if split == "train" and not self._trains_on_answers:
             return
         long, limit = self._remarks(split)[_LONG_GOLDS], self._max_answer_tokens
         if long == len(examples):

@@ -23,7 +23,7 @@ from jqlight.benchmarks import Benchmark
 from jqlight.cli import messages, output, quiet
 from jqlight.cli.checks import check_values, explain_trainer, warn_of_no_validation
 from jqlight.cli.cluster import leave_group
-from jqlight.cli.config import OWN_SECTIONS, ROOTS, read_command_line, with_literal_texts
+from jqlight.cli.config import OWN_SECTIONS, ROOTS, CommandLine, read_command_line, with_literal_texts
 from jqlight.cli.plateau import StepPlateau
 from jqlight.cli.resume import ResumedOptimizer, changed_settings
 from jqlight.cli.retired import leave_out_retired
@@ -83,11 +83,11 @@ class RunCLI(LightningCLI):
         ConfigError: a file that is missing or no YAML, a setting that does not exist or has a value that cannot work.
     """
 
-    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
+    def __init__(self, verb: str, arguments: Sequence[str] | CommandLine) -> None:
         self.verb = verb
         self.run_folder: RunFolder
         quiet.silence_imported_libraries()
-        self.given = read_command_line(arguments)
+        self.given = arguments if isinstance(arguments, CommandLine) else read_command_line(arguments)
         # Bare class names in a config resolve among what is imported.
         for package in ROOTS.values():
             import_module(package)

@@ -48,6 +48,11 @@ class CommandLine:
     settings: list[GivenSetting]
     """The files' settings in order, then the command line's; a later one replaces an earlier one."""
 
+    @property
+    def asks_help(self) -> bool:
+        """Whether help is all that is asked for."""
+        return bool({"-h", "--help"} & set(self.words))
+
 
 def read_command_line(arguments: Sequence[str]) -> CommandLine:
     """Every file and option of a command line; a checkpoint alone brings the config of its run.

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from collections.abc import Sequence
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -10,7 +9,7 @@ from lightning.pytorch import Trainer
 from jqlight.cli import output, quiet
 from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI
 from jqlight.cli.cluster import requeue
-from jqlight.cli.config import read_command_line
+from jqlight.cli.config import CommandLine
 from jqlight.cli.help import help_text
 from jqlight.errors import ConfigError, DataError
 from jqlight.startup import mark
@@ -20,15 +19,15 @@ from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.run_folder import release
 
 
-def main(verb: str, argv: Sequence[str]) -> int:
+def main(verb: str, line: CommandLine) -> int:
     """Run ``jqlight <verb>`` and return its exit code."""
     quiet.silence_imported_libraries()
-    if {"-h", "--help"} & set(argv):
-        print(help_text(verb, read_command_line(argv).settings, Trainer, TRAINER_DEFAULTS))
+    if line.asks_help:
+        print(help_text(verb, line.settings, Trainer, TRAINER_DEFAULTS))
         return 0
     mark("imports")
     try:
-        cli = RunCLI(verb, argv)
+        cli = RunCLI(verb, line)
         mark("config")
         return run(cli)
     finally:

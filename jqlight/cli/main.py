@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jqlight.cli import failures, quiet
 from jqlight.cli.imports import find_classes_here
@@ -17,6 +18,9 @@ from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 from jqlight.names import inert
 from jqlight.tracking.interrupts import Stopped, ended_by_signals
 from jqlight.tracking.run_folder import RUNS, check_writable
+
+if TYPE_CHECKING:
+    from jqlight.cli.config import CommandLine
 
 VERBS: dict[str, tuple[str, str]] = {
     "fit": ("jqlight.cli.fit", "train a policy and export the best checkpoint"),
@@ -33,7 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sync": ("jqlight.cli.sync", "upload what a run could not log while MLflow was away"),
     "doctor": ("jqlight.cli.doctor", "show versions, devices, engines and whether training can run here"),
 }
-"""Verb -> module with ``main(argv) -> exit code`` (``jqlight.cli.fit`` also takes the verb), and one line."""
+"""Verb -> module with ``main(argv) -> exit code`` (``jqlight.cli.fit``: ``main(verb, line)``), and one line."""
 
 USAGE_EXIT = 2
 INTERRUPTED_EXIT = 130
@@ -100,17 +104,18 @@ def _run(verb: str, arguments: list[str]) -> int:
     module = VERBS[verb][0]
     if module != "jqlight.cli.fit":
         return int(import_module(module).main(arguments) or 0)
-    _check_run_dir(arguments)
+    from jqlight.cli.config import read_command_line  # YAML, which `jqlight --help` needs not
+
+    line = read_command_line(arguments)
+    _check_run_dir(line)
     with ended_by_signals():
-        return int(import_module(module).main(verb, arguments))
+        return int(import_module(module).main(verb, line))
 
 
-def _check_run_dir(arguments: Sequence[str]) -> None:
+def _check_run_dir(line: "CommandLine") -> None:
     """Raise ConfigError where the run's folder cannot be written, before imports that take seconds."""
-    from jqlight.cli.config import read_command_line  # YAML, which --help needs not
-
-    given = {setting.key: setting.value for setting in read_command_line(arguments).settings}
-    asks = {"-h", "--help"} & set(arguments) or any(word.startswith("--print_config") for word in arguments)
+    given = {setting.key: setting.value for setting in line.settings}
+    asks = line.asks_help or any(word.startswith("--print_config") for word in line.words)
     continues = given.get("ckpt_path") not in (None, "last", "best")  # in the folder of that checkpoint, as a rule
     if not asks and (given.get("run_dir") or not continues):
         check_writable(Path(str(given.get("run_dir") or RUNS)))

@@ -59,9 +59,6 @@ class Estimator(PolicyModule):
         ConfigError: rollouts or max_grad_norm out of range.
     """
 
-    samples_answers: bool
-    """Whether training draws an answer behind each rationale."""
-
     def __init__(
         self,
         policy: PolicyConfig,

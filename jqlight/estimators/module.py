@@ -50,6 +50,8 @@ class PolicyModule(LightningModule):
     """
 
     benchmark: Benchmark
+    samples_answers: bool = True
+    """Whether training draws an answer behind each rationale."""
 
     def __init__(
         self,
@@ -103,7 +105,12 @@ class PolicyModule(LightningModule):
                 "docs/howto/own-data.md shows one in ten lines"
             )
         data.check_path()
-        self.benchmark = data.bind(self.token_format, self.run_seed, self.sampler_config.max_answer_tokens)
+        self.benchmark = data.bind(
+            self.token_format,
+            self.run_seed,
+            self.sampler_config.max_answer_tokens,
+            trains_on_answers=self.samples_answers,
+        )
         check_weights(self.policy.path)
         return []
 

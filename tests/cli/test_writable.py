@@ -5,6 +5,7 @@ import os
 import pytest
 
 from jqlight.cli import main, quiet
+from jqlight.cli.config import read_command_line
 from jqlight.tracking import run_folder
 
 
@@ -32,7 +33,7 @@ def test_a_run_dir_in_the_config_counts(shell, locked, climber):
 @pytest.mark.parametrize("words", [["--help"], ["--print_config"], ["--ckpt_path", "far/checkpoints/last.ckpt"]])
 def test_what_writes_nothing_to_runs_is_not_refused(monkeypatch, words):
     monkeypatch.setattr(main, "check_writable", lambda folder: pytest.fail(f"checks {folder}"))
-    main._check_run_dir(words)
+    main._check_run_dir(read_command_line(words))
 
 
 def test_a_folder_can_be_written_if_it_could_be_made(tmp_path):
