@@ -218,7 +218,7 @@ def decoding(rng: random.Random, folder: Path) -> None:
     """Sampling values."""
     numbers = [rng.choice(NUMBERS) for _ in range(3)]
     evaluation = Decoding(temperature=numbers[0], top_p=numbers[1], top_k=numbers[2])  # type: ignore[arg-type]
-    SamplerConfig(evaluation=evaluation, max_importance_ratio=float(rng.choice(NUMBERS)))
+    SamplerConfig(evaluation=evaluation)
 
 
 HOTPOT = {

@@ -80,7 +80,6 @@ class Benchmark(LightningDataModule):
         validation_size: likewise.
         test_size: likewise.
         prompts_per_step: prompts of one optimizer step, over all processes.
-        evaluation_batch: prompts sampled at once in validation, test and predict.
         max_prompt_tokens: longer prompts are dropped and counted.
         seed: of the subsets and of the training order; None for the subsets of 0, the same in every run, in the order
             of the run's seed.
@@ -102,6 +101,8 @@ class Benchmark(LightningDataModule):
         "exact_": on_answer(exact_match),
     }
     """Metric prefix to verifier; the empty prefix is the paper's rule."""
+    evaluation_batch: ClassVar[int] = 64
+    """Prompts sampled at once in validation, test and predict."""
     reward: ClassVar[str] = "exact_"
     """Prefix of the verifier whose score of a sampled answer estimators train on where ``model.reward`` is null."""
 
@@ -116,7 +117,6 @@ class Benchmark(LightningDataModule):
         validation_size: int | Literal["all"] | None = None,
         test_size: int | Literal["all"] | None = None,
         prompts_per_step: int = 8,
-        evaluation_batch: int = 64,
         max_prompt_tokens: int = 4096,
         seed: int | None = None,
     ) -> None:
@@ -127,7 +127,6 @@ class Benchmark(LightningDataModule):
         numbers = {
             **{name: size for name, size in asked.items() if size not in (None, "all")},
             "prompts_per_step": prompts_per_step,
-            "evaluation_batch": evaluation_batch,
             "max_prompt_tokens": max_prompt_tokens,
         }
         for name, value in numbers.items():
@@ -136,7 +135,6 @@ class Benchmark(LightningDataModule):
         self.path = path
         self.scenario = scenario
         self.prompts_per_step = prompts_per_step
-        self.evaluation_batch = evaluation_batch
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = 0 if seed is None else seed
         self._order_seed = seed

@@ -11,6 +11,7 @@ from jqlight.errors import ConfigError
 log = logging.getLogger("jqlight")
 
 _OWN_SAMPLES = "training rationales are samples of the policy itself (model.sampler.evaluation is free)"
+_ANY: tuple[Any, ...] = ()  # of settings that never changed a result
 RETIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model.seed": ((None,), "a run has one seed, seed_everything"),
     "model.policy.lora.dropout": ((0,), "rollouts are samples of the model without dropout, and so is their gradient"),
@@ -18,6 +19,9 @@ RETIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model.sampler.training.temperature": ((1,), _OWN_SAMPLES),
     "model.sampler.training.top_p": ((1,), _OWN_SAMPLES),
     "model.sampler.training.top_k": ((0,), _OWN_SAMPLES),
+    "model.sampler.max_importance_ratio": ((2,), "the ratios of lookahead are truncated at 2"),
+    "model.sampler.enforce_eager": (_ANY, ""),
+    "data.evaluation_batch": (_ANY, ""),
 }
 """Key -> values that say what is done anyway, and why nothing else can be set. A user's class may have such a key."""
 
@@ -39,13 +43,14 @@ def leave_out_retired(line: CommandLine) -> None:
         if given.key not in RETIRED or given.key in existing:
             continue
         values, reason = RETIRED[given.key]
-        if (read_value(given.value) if isinstance(given.value, str) else given.value) not in values:
+        value = read_value(given.value) if isinstance(given.value, str) else given.value
+        if values is not _ANY and value not in values:
             raise ConfigError(
                 f"{given.key}: given {given.value} {given.source}, but it is no setting any more: {reason}"
             )
         sources.setdefault(given.source, []).append(given.key)
     for source, keys in sources.items():
-        _notice(f"left out {source}, since it is so without them: {', '.join(keys)}")
+        _notice(f"left out {source}, since nothing depends on them: {', '.join(keys)}")
     if sources:
         retired = RETIRED.keys() - existing
         line.files.update({path: without(content, retired) for path, content in line.files.items()})

@@ -212,7 +212,7 @@ class Estimator(PolicyModule):
         if config.lookahead:
             # Of as many ranks as now; with others, each has other examples.
             ahead = self._ahead[self.global_rank] if len(self._ahead) == self.trainer.world_size else None
-            self.source = Lookahead(self.draw, self.device, config.max_importance_ratio, ahead)
+            self.source = Lookahead(self.draw, self.device, ahead)
         self._ahead = []
         super().on_fit_start()
 

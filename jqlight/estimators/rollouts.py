@@ -26,6 +26,9 @@ class StepBatch(NamedTuple):
     examples: Sequence[Example]
 
 
+MAX_IMPORTANCE_RATIO = 2.0
+"""Larger importance ratios are truncated to it in the coefficients; inf would truncate none."""
+
 Draw = Callable[[StepBatch], RolloutGroups]
 
 
@@ -34,13 +37,9 @@ class ImportanceRatios:
 
     The denominator is what the engine recorded, so that a difference between engine and trainer is corrected with the
     step's staleness. Forced tokens were not sampled and have no part in it.
-
-    Args:
-        maximum: ratios above it are truncated to it in the coefficients.
     """
 
-    def __init__(self, maximum: float) -> None:
-        self._maximum = maximum
+    def __init__(self) -> None:
         self._log_ratios: list[Tensor] = []
 
     def of(self, rollouts: Sequence[Rollout], group: Group) -> Tensor:
@@ -50,14 +49,14 @@ class ImportanceRatios:
         then = torch.tensor([math.fsum(then) for then in drawn_at], dtype=torch.float64)
         log_ratio = (torch.stack(now).cpu() - then).unsqueeze(0)
         self._log_ratios.append(log_ratio)
-        return truncated(log_ratio, self._maximum)
+        return truncated(log_ratio, MAX_IMPORTANCE_RATIO)
 
     def metrics(self) -> dict[str, float]:
         """Mean ratio before truncation (1 in expectation) and share of ratios that were truncated."""
         ratios = torch.cat(self._log_ratios).exp()
         return {
             "importance_ratio": ratios.mean().item(),
-            "importance_clipped": (ratios > self._maximum).double().mean().item(),
+            "importance_clipped": (ratios > MAX_IMPORTANCE_RATIO).double().mean().item(),
         }
 
 
@@ -101,16 +100,12 @@ class Lookahead(RolloutSource):
     Args:
         draw: draws a batch; called in the step's own thread and in the one beside it.
         device: of the trainer.
-        max_ratio: importance ratios above it are truncated.
         state: of a checkpoint, from :meth:`state`.
     """
 
-    def __init__(
-        self, draw: Draw, device: torch.device, max_ratio: float, state: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, draw: Draw, device: torch.device, state: Mapping[str, Any] | None = None) -> None:
         super().__init__(draw)
         self._device = device
-        self._max_ratio = max_ratio
         self._key: tuple[int, list[str]] | None = None
         self._prefetched: RolloutGroups | None = None
         if state is not None:
@@ -127,7 +122,7 @@ class Lookahead(RolloutSource):
         self._key = self._prefetched = None
         if prefetched is None:
             return super().rollouts(batch)
-        return prefetched, ImportanceRatios(self._max_ratio)
+        return prefetched, ImportanceRatios()
 
     @contextmanager
     def prefetching(self, following: StepBatch | None, waiting: AbstractContextManager[None]) -> Iterator[None]:

@@ -47,14 +47,10 @@ class SamplerConfig:
     """vllm: GiB of key-value cache; None computes it from the model, the budgets and max_num_seqs."""
     max_num_seqs: int = 128
     """vllm: sequences decoded at once."""
-    enforce_eager: bool | None = None
-    """vllm: skip CUDA graphs and compilation (fast start, slower sampling); None: true on CPU, false on a GPU."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the engine's copy of the weights; None: policy.dtype. bfloat16 goes with bf16-mixed training."""
     lookahead: int = 0
     """1: draw the next batch while a step is computed, from the weights before it, and correct by importance ratios."""
-    max_importance_ratio: float = 2.0
-    """lookahead: largest importance ratio of a rollout, at least 1; inf for no truncation."""
 
     def __post_init__(self) -> None:
         self.evaluation.check("sampler.evaluation")
@@ -62,11 +58,6 @@ class SamplerConfig:
             raise ConfigError(f"sampler.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")
         if self.lookahead not in (0, 1):
             raise ConfigError(f"sampler.lookahead: given {self.lookahead}, allowed are 0 (off) and 1")
-        if not self.max_importance_ratio >= 1:
-            raise ConfigError(
-                f"sampler.max_importance_ratio: given {self.max_importance_ratio}, allowed is a number from 1, inf for "
-                "no truncation"
-            )
         for name in ("max_thinking_tokens", "max_answer_tokens", "max_num_seqs"):
             value = getattr(self, name)
             if value < 1:

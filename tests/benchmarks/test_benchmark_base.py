@@ -162,7 +162,8 @@ def test_setup_reads_only_what_the_stage_needs_and_once(toy, monkeypatch):
 
 
 def test_loaders_hold_examples_in_lists(toy):
-    benchmark = toy(prompts_per_step=4, evaluation_batch=3)
+    benchmark = toy(prompts_per_step=4)
+    benchmark.evaluation_batch = 3
     assert [len(batch) for batch in benchmark.train_dataloader()] == [4, 2]
     assert [len(batch) for batch in benchmark.test_dataloader()] == [3] * 6 + [2]
 
@@ -178,7 +179,6 @@ def test_too_small_a_training_set_says_so(toy):
         ("train_size", 0),
         ("validation_size", -1),
         ("prompts_per_step", 0),
-        ("evaluation_batch", 0),
         ("max_prompt_tokens", 0),
     ],
 )

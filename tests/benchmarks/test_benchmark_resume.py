@@ -75,5 +75,7 @@ def test_resume_with_other_data_settings_is_refused(tmp_path, token_format):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_validation_sees_each_example_once(token_format):
     module = Recorder()
-    Trainer(**QUIET).validate(module, datamodule=Counting(evaluation_batch=4).bind(token_format), verbose=False)
+    data = Counting().bind(token_format)
+    data.evaluation_batch = 4
+    Trainer(**QUIET).validate(module, datamodule=data, verbose=False)
     assert sorted(module.validated) == [f"validation{i}" for i in range(10)]

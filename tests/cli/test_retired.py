@@ -39,6 +39,7 @@ def test_an_old_config_means_what_it_meant_and_says_what_is_left_out(shell, work
     [
         ("--model.sampler.training.temperature=0.7", "samples of the policy itself"),
         ("--model.policy.lora.dropout=0.1", "without dropout"),
+        ("--model.sampler.max_importance_ratio=.inf", "truncated at 2"),
         ("--model.seed=3", "one seed, seed_everything"),
         ("--model.seed={answer", "one seed, seed_everything"),
     ],
@@ -49,7 +50,9 @@ def test_a_value_that_cannot_be_had_any_more_is_refused(shell, option, sentence)
     assert f"{key}: given {value} on the command line" in shell.err and sentence in shell.err
 
 
-@pytest.mark.parametrize("words", [["--model.seed", "null"], ["--model.sampler.training.top_k=0"]])
+@pytest.mark.parametrize(
+    "words", [["--model.seed", "null"], ["--model.sampler.training.top_k=0"], ["--model.sampler.enforce_eager=true"]]
+)
 def test_a_command_line_that_says_what_is_done_anyway_is_taken(shell, words):
     with pytest.raises(SystemExit) as ended:
         shell("fit", *MODEL, *words, "--print_config")

@@ -150,7 +150,7 @@ def test_a_new_fit_forgets_what_was_drawn_before_it(three_token_gpt2: str, tmp_p
     data = Letters(prompts_per_step=2, max_prompt_tokens=6).bind(estimator.token_format)
     first = data.train_dataloader().peek()
     assert first is not None
-    estimator.source = Lookahead(lambda batch: pytest.fail("old rollouts"), torch.device("cpu"), 2.0)
+    estimator.source = Lookahead(lambda batch: pytest.fail("old rollouts"), torch.device("cpu"))
     estimator.source._key = 0, [example.id for example in first]
     estimator.source._prefetched = [[Rollout([1], [-1.0])] * 4] * 2
     watch = Watch(estimator)
@@ -217,7 +217,7 @@ def test_rollouts_are_for_one_batch_and_given_once(world: World) -> None:
         return [world.rationales[: batch.step]]
 
     def prefetch() -> Lookahead:
-        source = Lookahead(draw, torch.device("cpu"), 2.0)
+        source = Lookahead(draw, torch.device("cpu"))
         with source.prefetching(wanted, nullcontext()):
             pass
         assert drawn.pop() == (4, True)

@@ -11,7 +11,7 @@ from enumeration import World, fit
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from jqlight.estimators import GARL, RLOO, Estimator
+from jqlight.estimators import GARL, RLOO, Estimator, rollouts
 from jqlight.objective import garl, reweighted, rloo
 from jqlight.sampling import Rollout
 
@@ -37,9 +37,15 @@ def behaviour(moved: str) -> World:
     return World(moved)
 
 
-def settings(world: World, maximum: float = math.inf) -> dict:
+@pytest.fixture(autouse=True)
+def untruncated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ratios as they are, whose expectations are known in closed form."""
+    monkeypatch.setattr(rollouts, "MAX_IMPORTANCE_RATIO", math.inf)
+
+
+def settings(world: World) -> dict:
     plain = world.settings()
-    return {**plain, "sampler": replace(plain["sampler"], lookahead=1, max_importance_ratio=maximum)}
+    return {**plain, "sampler": replace(plain["sampler"], lookahead=1)}
 
 
 def stale_steps(
@@ -59,14 +65,14 @@ def test_the_two_policies_differ(world: World, behaviour: World) -> None:
     assert min(ratios) < 0.9 and max(ratios) > 1.1
 
 
-@pytest.mark.parametrize(("rollouts", "baseline"), [(1, False), (2, False), (2, True)])
-def test_q_zero_expects_the_on_policy_gradient(world: World, behaviour: World, rollouts: int, baseline: bool) -> None:
-    estimator = GARL(**settings(world), q=0.0, rollouts=rollouts, baseline=baseline)
-    tuples = product(behaviour.rationales, repeat=rollouts)
-    steps = stale_steps(world, world.rationales[:rollouts], tuples, estimator)
-    chances = torch.tensor([math.prod(p) for p in product(behaviour.priors, repeat=rollouts)], dtype=torch.float64)
+@pytest.mark.parametrize(("size", "baseline"), [(1, False), (2, False), (2, True)])
+def test_q_zero_expects_the_on_policy_gradient(world: World, behaviour: World, size: int, baseline: bool) -> None:
+    estimator = GARL(**settings(world), q=0.0, rollouts=size, baseline=baseline)
+    tuples = product(behaviour.rationales, repeat=size)
+    steps = stale_steps(world, world.rationales[:size], tuples, estimator)
+    chances = torch.tensor([math.prod(p) for p in product(behaviour.priors, repeat=size)], dtype=torch.float64)
     assert relative(chances @ steps, world.loss_gradient(0.0)) < 1e-12
-    on_policy = torch.tensor([math.prod(p) for p in product(world.priors, repeat=rollouts)], dtype=torch.float64)
+    on_policy = torch.tensor([math.prod(p) for p in product(world.priors, repeat=size)], dtype=torch.float64)
     assert relative(on_policy @ steps, world.loss_gradient(0.0)) > 0.02, "the ratios matter"
 
 
@@ -95,7 +101,8 @@ def test_the_plug_in_is_the_gradient_of_the_loss_at_the_weighted_mean(world: Wor
 
 def test_truncation_and_what_is_logged(world: World, behaviour: World, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[dict[str, float]] = []
-    estimator = GARL(**settings(world, 1.1), q=0.75, rollouts=4, normalize=False)
+    monkeypatch.setattr(rollouts, "MAX_IMPORTANCE_RATIO", 1.1)
+    estimator = GARL(**settings(world), q=0.75, rollouts=4, normalize=False)
     monkeypatch.setattr(estimator, "log_dict", lambda values, **_: logged.append(dict(values)))
     step = stale_steps(
         world, [world.rationales[i] for i in POOL], [[behaviour.rationales[i] for i in POOL]], estimator

@@ -65,19 +65,10 @@ def test_impossible_budgets_are_refused(settings):
         SamplerConfig(**settings)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"lookahead": 2},
-        {"lookahead": -1},
-        {"max_importance_ratio": 0.9},
-        {"max_importance_ratio": float("nan")},
-    ],
-)
-def test_impossible_lookahead_is_refused(settings):
-    with pytest.raises(ConfigError, match=f"sampler.{next(iter(settings))}: given .*, allowed"):
-        SamplerConfig(**settings)
-    assert SamplerConfig(lookahead=1, max_importance_ratio=float("inf")).lookahead == 1
+@pytest.mark.parametrize("steps", [2, -1])
+def test_impossible_lookahead_is_refused(steps):
+    with pytest.raises(ConfigError, match=r"sampler.lookahead: given .*, allowed"):
+        SamplerConfig(lookahead=steps)
 
 
 def test_evaluation_may_decode_in_its_own_way():

@@ -38,14 +38,13 @@ class VLLMEngine:
     def __init__(self, model_path: str, dtype: str, max_model_len: int, config: SamplerConfig) -> None:
         self.max_model_len = max_model_len
         self._cuda = torch.cuda.is_available()
-        eager = config.enforce_eager if config.enforce_eager is not None else not self._cuda
         cache = kv_cache_bytes(read_config(model_path), dtype, max_model_len, config)
         options: dict[str, Any] = {
             "model": model_path,
             "dtype": dtype,
             "max_model_len": max_model_len,
             "max_num_seqs": config.max_num_seqs,
-            "enforce_eager": eager,
+            "enforce_eager": not self._cuda,  # compilation takes longer than it saves on a CPU
             "kv_cache_memory_bytes": cache,
             "enable_prefix_caching": True,
             "seed": ENGINE_SEED,
@@ -62,7 +61,7 @@ class VLLMEngine:
             # Only checked against free memory: without it the engine wants 92 % of a GPU that the trainer shares.
             total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
             options["gpu_memory_utilization"] = min(0.92, max(0.01, cache / total))
-        with hosted(compiles=self._cuda or not eager) as arguments:
+        with hosted(compiles=self._cuda) as arguments:
             self._llm, self._params = _start(options | arguments)
         self._close = Running.add(self, self._llm.llm_engine.engine_core)
 
