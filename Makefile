@@ -7,7 +7,7 @@ TORCH := torch==2.13.0+cpu
 # PyTorch publishes its CPU builds on an index of its own; asked only if pip as configured does not find the build.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test lint mutants fuzz survive figures image-check clean \
+.PHONY: help quickstart test lint mutants fuzz survive figures docs image-check clean \
 	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
 
 help:  ## list the targets
@@ -46,6 +46,10 @@ figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md
 	$(BIN)/python scripts/theory_figures.py
 	$(BIN)/python scripts/architecture.py
 
+docs: $(VENV)  ## build the documentation site into site/, warnings are errors (1 minute)
+	$(PIP) install --quiet --no-deps -r docs/requirements.txt
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
 image-check: $(VENV)  ## build the CPU image, run what docs/howto/containers.md promises of it (15 minutes, Docker)
 	$(BIN)/python scripts/image_check.py --compose
 
@@ -75,4 +79,4 @@ bench-scaling: $(VENV)  ## time of the gradient against each size, and its figur
 	$(BENCH).scaling
 
 clean:  ## remove the environment and caches, never runs
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache

@@ -169,10 +169,16 @@ def settings_of(prefix: str, owner: type) -> tuple[Setting, ...]:
         records = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
         is_open = not records and any(map(_is_open, options))
         is_text = str in options and set(options) <= {str, type(None)}
-        found.append(Setting(key, parameter.default, meanings.get(name, ""), is_open, bool(records), is_text))
+        found.append(Setting(key, _default(owner, parameter), meanings.get(name, ""), is_open, bool(records), is_text))
         for record in records:
             found += settings_of(key, record)
     return tuple(found)
+
+
+def _default(owner: type, parameter: inspect.Parameter) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(owner)} if dataclasses.is_dataclass(owner) else {}
+    made = fields[parameter.name].default_factory if parameter.name in fields else None
+    return made() if callable(made) else parameter.default
 
 
 def with_literal_texts(line: CommandLine) -> list[str]:

@@ -21,7 +21,7 @@ TRAINER = {
     "precision": "Lightning's number format; null keeps policy.dtype",
     "logger": "null logs to the run's folder and MLflow, a logger adds that one, false logs nothing",
 }
-_RUN = (
+RUN = (
     ("run_name", None, "name of the run; null takes the config file's"),
     ("run_dir", None, "folder of the run; null takes runs/<run_name>, numbered"),
     ("experiment_name", "jqlight", "MLflow experiment"),
@@ -48,7 +48,7 @@ def help_text(verb: str, given: Sequence[GivenSetting], trainer: type, trainer_d
         "too, as in `--model PAFT --help`.",
         "",
         "run",
-        *_table(_RUN),
+        *_table(RUN),
         "",
         f"model: {model.__name__}   (--model CLASS: {', '.join(ESTIMATORS)}, or an import path)",
         *class_table("model", model),
@@ -73,7 +73,7 @@ def class_table(section: str, owner: type) -> list[str]:
 def _table(rows: Iterable[tuple[str, Any, str]]) -> list[str]:
     lines = []
     for key, default, meaning in rows:
-        head = f"  --{key}  {_default(default)}"
+        head = f"  --{key}  {default_text(default)}"
         wrapped = textwrap.wrap(" ".join(meaning.split()), _WIDTH - _COLUMN) or [""]
         if len(head) >= _COLUMN:
             lines.append(head)
@@ -82,7 +82,8 @@ def _table(rows: Iterable[tuple[str, Any, str]]) -> list[str]:
     return lines
 
 
-def _default(value: Any) -> str:
+def default_text(value: Any) -> str:
+    """A setting's default as help shows it."""
     if value is inspect.Parameter.empty:
         return "(required)"
     # An empty text would not be seen, nor white space at the ends of one.
