@@ -83,6 +83,7 @@ class Benchmark(LightningDataModule):
         max_prompt_tokens: longer prompts are dropped and counted.
         seed: of the subsets and of the training order; None for the subsets of 0, the same in every run, in the order
             of the run's seed.
+        necessity: also measure whether the rationales are needed, see :class:`jqlight.estimators.necessity.Necessity`.
 
     Raises:
         ConfigError: a number below 1, or an unknown scenario.
@@ -119,6 +120,7 @@ class Benchmark(LightningDataModule):
         prompts_per_step: int = 8,
         max_prompt_tokens: int = 4096,
         seed: int | None = None,
+        necessity: bool = False,
     ) -> None:
         super().__init__()
         if scenario not in ("cold", "warm"):
@@ -138,6 +140,7 @@ class Benchmark(LightningDataModule):
         self.max_prompt_tokens = max_prompt_tokens
         self.seed = 0 if seed is None else seed
         self._order_seed = seed
+        self.necessity = necessity
         self.asked = {split: asked[f"{split}_size"] for split in SPLITS}
         self.counts: dict[Split, SplitCounts] = {}
         self._examples: dict[Split, list[Example]] = {}
@@ -193,11 +196,8 @@ class Benchmark(LightningDataModule):
         ``max_answer_tokens``, which no sampled answer can be, are told; of the training split where it
         ``trains_on_answers`` that are sampled.
         """
-        self._run_seed, self._max_answer_tokens, self._trains_on_answers = (
-            run_seed,
-            max_answer_tokens,
-            trains_on_answers,
-        )
+        self._run_seed, self._trains_on_answers = run_seed, trains_on_answers
+        self._max_answer_tokens = max_answer_tokens
         if self._token_format is not token_format:
             self._token_format, self._examples = token_format, {}
         return self

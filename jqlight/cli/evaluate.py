@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError
 
 if TYPE_CHECKING:
     from jqlight.benchmarks import Benchmark
+    from jqlight.benchmarks.evaluator import Evaluator
     from jqlight.estimators.base import Estimator
 
 
@@ -49,15 +50,18 @@ def evaluate(estimator: "Estimator", benchmark: "Benchmark", split: str, folder:
     """Metrics by name (no stage prefix); writes ``predictions.jsonl`` as it goes and ``scores.json`` at the end.
 
     The samples are those of ``jqlight validate`` and ``jqlight test`` on the same model: same code, same seeds. The
-    engine reads the model's folder itself, so no trainable copy of the weights is loaded.
+    engine reads the model's folder itself, so no trainable copy of the weights is loaded, unless ``data.necessity`` is
+    to score gold answers with it.
     """
-    from jqlight.benchmarks.evaluator import Evaluator
     from jqlight.cli.predictions import write_rows
 
     benchmark.setup("validate" if split == "validation" else "test")
     print(benchmark.summary(), flush=True)
     estimator.start_sampler(benchmark)
-    estimator.evaluator = evaluator = Evaluator(benchmark.verifiers, estimator.samples, benchmark.normalise)
+    if benchmark.necessity:
+        estimator.policy.load()
+    estimator.build_evaluator(benchmark)
+    evaluator = cast("Evaluator", estimator.evaluator)
     loader = benchmark.val_dataloader() if split == "validation" else benchmark.test_dataloader()
     step = estimator.validation_step if split == "validation" else estimator.test_step
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +72,7 @@ def evaluate(estimator: "Estimator", benchmark: "Benchmark", split: str, folder:
         write_rows(folder / "predictions.jsonl", rows[written:], append=written > 0)
         written = len(rows)
         print(f"batch {number} of {len(loader)}, {time.monotonic() - started:.0f} s", flush=True)
-    metrics = {name: float(value) for name, value in evaluator.compute().items()}
+    metrics = estimator.scores()
     scores = {**_facts(estimator, benchmark, split), "metrics": metrics}
     scores = json.loads(json.dumps(scores), parse_constant=lambda _: None)  # JSON knows no NaN and no infinity
     (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
+from jqlight.estimators.necessity import Necessity, means
 from jqlight.model_folder import check_weights
 from jqlight.names import majority
 from jqlight.policy import Policy, PolicyConfig
@@ -68,6 +69,7 @@ class PolicyModule(LightningModule):
         self.sampler_config = sampler
         self.sampler: Sampler | None = None
         self.evaluator: Evaluator | None = None
+        self.necessity: Necessity | None = None
         self.samples = samples
         self.optimizer: Callable[..., torch.optim.Optimizer] = optimizer or DEFAULT_OPTIMIZER
         self.lr_scheduler = lr_scheduler
@@ -132,7 +134,14 @@ class PolicyModule(LightningModule):
             self.start_sampler(self.benchmark)
             mark("engine")
         if self.evaluator is None:
-            self.evaluator = Evaluator(self.benchmark.verifiers, self.samples, self.benchmark.normalise)
+            self.build_evaluator(self.benchmark)
+
+    def build_evaluator(self, benchmark: Benchmark) -> None:
+        """Build what counts the samples of validation and test."""
+        self.evaluator = Evaluator(benchmark.verifiers, self.samples, benchmark.normalise)
+        if benchmark.necessity:
+            assert self.sampler is not None, "start_sampler() comes before"
+            self.necessity = Necessity(self.policy, self.sampler, benchmark.verifiers, self.run_seed)
 
     def start_sampler(self, benchmark: Benchmark) -> None:
         """Start the engine on the policy's folder, with room for the benchmark's prompts."""
@@ -188,6 +197,8 @@ class PolicyModule(LightningModule):
             self.sync_engine()
         assert self.evaluator is not None, "setup() builds the evaluator"
         self.evaluator.reset()
+        if self.necessity is not None:
+            self.necessity.reset()
 
     on_test_start = on_validation_start
 
@@ -201,6 +212,14 @@ class PolicyModule(LightningModule):
         answers = [[self.token_format.decode_answer(r.answer_ids) for r in group] for group in rollouts]
         rationales = [[self.token_format.decode(r.rationale_ids) for r in group] for group in rollouts]
         self.evaluator.update(batch, answers, rationales)
+        if self.necessity is not None:
+            self.necessity.update(batch, rollouts)
+
+    def scores(self) -> dict[str, float]:
+        """Metrics of what was evaluated, by name, over all ranks, each of which must call it."""
+        assert self.evaluator is not None, "setup() builds the evaluator"
+        found = {name: float(value) for name, value in self.evaluator.compute().items()}
+        return found if self.necessity is None else found | means(self.necessity.questions())
 
     def validation_step(self, batch: list[Example], batch_idx: int) -> None:
         """Sample and verify a batch of validation prompts."""
@@ -226,7 +245,8 @@ class PolicyModule(LightningModule):
 
     def _report(self, stage: str) -> None:
         assert self.evaluator is not None, "setup() builds the evaluator"
-        scores = {f"{stage}/{name}": float(value) for name, value in self.evaluator.compute().items()}
+        with self.trainer.precision_plugin.val_step_context():
+            scores = {f"{stage}/{name}": value for name, value in self.scores().items()}
         headline = f"{stage}/{majority(self.samples)}"
         # The evaluator has reduced over ranks; sync_dist is for Lightning, which warns wherever a process group exists.
         self.log(headline, scores[headline], prog_bar=True, sync_dist=True)

@@ -13,8 +13,11 @@ from jqlight.report.runs import Curve, RunRecord
 
 TIMES = ("time/sample", "time/score", "time/update", "time/sync")
 SCORES = ("maj", "exact_maj", "pass_1", "pass_k")
+NECESSITY = ("gain", "necessity_swapped", "necessity_empty", "empty_rationales")
+"""What ``data.necessity`` measures, of which a comparison shows; columns are named like the metrics."""
 COLUMNS = (
     *SCORES,
+    *NECESSITY,
     *(f"test_{name}" for name in SCORES),
     *("best_step", "escape", "success", "log_success", "minutes", "tokens"),
 )
@@ -30,6 +33,7 @@ _BOOKKEEPING = (
     "trainer.logger",
     "config",
     "checkpoint",
+    "data.necessity",
 )
 _ATTRIBUTES = ("estimator", "q", "benchmark", "scenario", "seed", "model.class_path", "data.class_path")
 # What q says already, in other words; runs of earlier versions have no commitment.
@@ -115,12 +119,12 @@ def mean_curve(runs: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def metric_keys(record_keys: Iterable[str]) -> list[str]:
     """Of a run's metrics, those whose history a comparison needs."""
-    return [key for key in record_keys if key in _CURVES or (_is_shown(key) and key.startswith("val/"))]
+    return [key for key in record_keys if key in _CURVES or (key.startswith("val/") and _is_shown(key))]
 
 
 def _is_shown(key: str) -> bool:
     found = SCORE.fullmatch(key)
-    return found is not None and found["verifier"] in ("", "exact_")
+    return key.removeprefix("val/") in NECESSITY or (found is not None and found["verifier"] in ("", "exact_"))
 
 
 def samples(record: RunRecord) -> int | None:
@@ -162,6 +166,7 @@ def _scores(record: RunRecord) -> dict[str, float | None]:
     found = {f"test_{column}": record.last.get(f"test/{name}") for column, name in names.items()}
     if curve := record.curve(f"val/{names['maj']}"):
         best, _ = max(curve, key=lambda point: (point[1], -point[0]))
+        names |= {name: name for name in NECESSITY}
         found |= {column: dict(record.curve(f"val/{name}")).get(best) for column, name in names.items()}
         found["best_step"] = float(best)
     return found

@@ -46,16 +46,23 @@ class Sampler:
         forced = [[] if self.ends_thinking(t.token_ids) else list(self.token_format.end_ids) for t in rationales]
         replies = [Completion([], [])] * len(flat)
         if answers:
-            requests = [
-                Request([*prompt, *rationale.token_ids, *end], answer_seed(seed), self.config.max_answer_tokens)
-                for (prompt, seed), rationale, end in zip(flat, rationales, forced, strict=True)
+            contexts = [
+                [*prompt, *rationale.token_ids, *end]
+                for (prompt, _), rationale, end in zip(flat, rationales, forced, strict=True)
             ]
-            replies = self.engine.generate(requests, Stop(self.token_format.eos_ids), decoding)
+            replies = self.answers(contexts, [answer_seed(seed) for _, seed in flat], decoding)
         rollouts = (
             Rollout(rationale.token_ids, rationale.logprobs, end, list(reply.token_ids), list(reply.logprobs))
             for rationale, end, reply in zip(rationales, forced, replies, strict=True)
         )
         return [[next(rollouts) for _ in row] for row in seeds]
+
+    def answers(self, contexts: Sequence[Sequence[int]], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        """One output behind each of ``contexts``: prompt, rationale and end of thinking in token ids."""
+        requests = [
+            Request(context, seed, self.config.max_answer_tokens) for context, seed in zip(contexts, seeds, strict=True)
+        ]
+        return self.engine.generate(requests, Stop(self.token_format.eos_ids), decoding)
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Give the engine the policy's weights (checkpoint names); call it after every optimizer step."""

@@ -6,7 +6,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 # Every verifier's majority vote; pass@k for the paper's rule and exact match alone.
-_KEPT = re.compile(r"val/(\w*maj_at_\d+|(exact_)?pass_at_\d+|tie_rate|unanswered_rate)")
+_KEPT = re.compile(
+    r"val/(\w*maj_at_\d+|(exact_)?(pass_at_\d+|own_accuracy|necessity_\w+)|tie_rate|unanswered_rate|gain|"
+    r"empty_rationales|thinking_tokens)"
+)
 
 
 class ValidationScores(Callback):

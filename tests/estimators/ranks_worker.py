@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from enumeration import World, fit
+from enumeration import World, fit, quiet_trainer
+from letters import Letters, make
 from lightning import Callback, Trainer
 from torch import Tensor
 
@@ -52,7 +53,13 @@ def main(path: str, devices: int, folder: str) -> None:
     script = [[samples[i] for i in indices] for indices in own]
     gradients = fit(estimator, batches, script, devices=devices, callbacks=[last], **settings)
     kept = {name: value for name, value in last.metrics.items() if name.startswith("train/")}
-    torch.save({"gradients": gradients, "metrics": kept}, Path(folder) / f"{devices}-{rank}.pt")
+    # Six questions in batches of other sizes: what questions lend each other crosses batches and ranks.
+    trainer = quiet_trainer(limit_val_batches=1.0, devices=devices, **settings)
+    data = Letters(max_prompt_tokens=6, evaluation_batch=4 if devices == 1 else 2, necessity=True)
+    (validation,) = trainer.validate(make(GARL, path), datamodule=data, verbose=False)
+    torch.save(
+        {"gradients": gradients, "metrics": kept, "validation": validation}, Path(folder) / f"{devices}-{rank}.pt"
+    )
     if torch.distributed.is_initialized():
         # Left to the interpreter's exit, a group whose threads still run can abort the process.
         torch.distributed.barrier()
