@@ -45,7 +45,8 @@ def command(folder: Path, kind: str, *more: str) -> list[str]:
     given = {**SMALL, **KINDS[kind]}
     options = [f"--{key}={value}" for key, value in given.items()]
     start = [sys.executable, "-m", "jqlight", "fit", "--config", str(ROOT / "conf" / "quickstart.yaml")]
-    return [*start, *sorted(options, key=lambda o: o.count(".")), "--run_dir", str(folder / "run"), *more]
+    options.sort(key=lambda option: option.partition("=")[0].count("."))  # a class comes before its settings
+    return [*start, *options, "--run_dir", str(folder / "run"), *more]
 
 
 def start(folder: Path, kind: str, *more: str) -> subprocess.Popen[bytes]:

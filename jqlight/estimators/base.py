@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError, NonFiniteError
 from jqlight.estimators import distributed
+from jqlight.estimators.all_or_nothing import AllOrNothing, OnNonFinite
 from jqlight.estimators.module import PolicyModule, check_count
 from jqlight.estimators.rollouts import Lookahead, RolloutGroups, RolloutSource, StepBatch
 from jqlight.estimators.scale import StepScale
@@ -23,8 +24,7 @@ from jqlight.estimators.step_metrics import StepLog, StepRecord
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, Group, PolicyConfig
 from jqlight.sampling import Rollout, SamplerConfig
-
-_REMEDY = "the weights were not updated. Lower optimizer.lr, or use policy.dtype: float32"
+from jqlight.tracking.checkpoint_files import not_finite
 
 
 class GroupSample(NamedTuple):
@@ -53,10 +53,13 @@ class Estimator(PolicyModule):
         sampler: the engine and its budgets.
         rollouts: M, rationales per prompt.
         max_grad_norm: gradient norm above which the gradient is scaled down; inf for never.
+        on_nonfinite: what a step does whose log-probabilities, gradient, update or weights are not finite: stop (the
+            run) or skip (the step, counted by ``train/skipped_steps``; after 10 in a row the run stops). Either way
+            weights and optimizer stay as they were before it.
         **settings: those of :class:`PolicyModule`.
 
     Raises:
-        ConfigError: rollouts or max_grad_norm out of range.
+        ConfigError: rollouts, max_grad_norm or on_nonfinite out of range.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Estimator(PolicyModule):
         *,
         rollouts: int = 32,
         max_grad_norm: float = 1.0,
+        on_nonfinite: OnNonFinite = "stop",
         **settings: Any,
     ) -> None:
         super().__init__(policy, sampler, **settings)
@@ -77,6 +81,7 @@ class Estimator(PolicyModule):
         self.source = RolloutSource(self.draw)
         self._ahead: list[dict[str, Any] | None] = []
         self.step_scale = StepScale()
+        self.all_or_nothing = AllOrNothing(on_nonfinite)
         self.step_log = StepLog()
         self._remember(policy=asdict(policy), sampler=asdict(sampler), rollouts=rollouts, samples=self.samples)
 
@@ -112,7 +117,7 @@ class Estimator(PolicyModule):
         """One optimizer step on the mean gradient over ``batch``. Lin & Ie (2026), Algorithm 1.
 
         Raises:
-            NonFiniteError: a NaN log-probability or gradient; the weights are not touched.
+            NonFiniteError: something is not finite, with ``on_nonfinite: stop``; all is as it was before the step.
             EngineError: the engine's log-probabilities are not the trainer's.
         """
         record = StepRecord()
@@ -120,11 +125,14 @@ class Estimator(PolicyModule):
         self._begin_step()
         with record.timed("sample"):
             rollouts, ratios = self.source.rollouts(StepBatch(self.global_step, batch))
+        problem = None
         with self.source.prefetching(self._following(), record.timed("sample")):
             for example, drawn in zip(batch, rollouts, strict=True):
                 with record.timed("score"):
                     group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in drawn])
-                    signal = self._checked(self.signal(example, drawn, group), example)
+                    signal = self.signal(example, drawn, group).unsqueeze(0)
+                    if problem := self._not_finite(signal, example):
+                        break
                     sample = GroupSample(example, drawn, group, None if ratios is None else ratios.of(drawn, group))
                     coefficients = self.coefficients(signal, sample)
                 with record.timed("update"):
@@ -134,12 +142,15 @@ class Estimator(PolicyModule):
                     with record.timed("score"):
                         # After backward, whose forward has the log-probs of most rows: only the others run for this.
                         record.compare_engine(drawn, group)
-            if self._is_exact:
+            if self._is_exact and not problem:
                 record.check_engine(self.global_step)
             with record.timed("update"):
-                norm = self._optimizer_step()
+                norm = self._optimizer_step(problem)
         with record.timed("sync"):
             self.sync_engine()
+        if norm is None:
+            self.step_log.log_skipped(self, self.all_or_nothing.skipped)
+            return
         means = self.diagnose(record.signals, record.coefficients)
         self.step_log.log(
             self, record, rollouts, {**means, **self.source.metrics(ratios), **self.step_scale.metrics()}, norm
@@ -165,12 +176,14 @@ class Estimator(PolicyModule):
         batch = self.trainer.train_dataloader.peek()  # type: ignore[union-attr]
         return None if batch is None else StepBatch(step, batch)
 
-    @staticmethod
-    def _checked(signal: Tensor, example: Example) -> Tensor:
-        """The signal as (1, M)."""
-        if signal.isnan().any():
-            raise NonFiniteError(f"example {example.id}: the policy gave NaN for its log-probability; {_REMEDY}")
-        return signal.unsqueeze(0)
+    def _not_finite(self, signal: Tensor, example: Example) -> str | None:
+        """What is wrong with a group's signal, and the weight that is to blame; None where nothing is."""
+        if not (signal.isnan() | (signal == math.inf)).any():
+            return None
+        weight = not_finite({"state_dict": self.state_dict()})
+        blamed = f", since {weight} is not finite" if weight else ""
+        what = "reward" if self.samples_answers else "log-probability"
+        return f"example {example.id}: a {what} is {signal.max().item()}{blamed}"
 
     def _backward(self, signal: Tensor, sample: GroupSample, coefficients: Coefficients, scale: float) -> None:
         """Add a group's gradient, in the unit of the step's scale; nothing where it cannot matter in that unit."""
@@ -188,19 +201,49 @@ class Estimator(PolicyModule):
         formats = {self.policy.config.dtype, self.sampler_config.dtype or self.policy.config.dtype}
         return formats == {"float32"} and self.trainer.precision == "32-true"
 
-    def _optimizer_step(self) -> float:
-        """Sum the ranks' gradients, clip, step the optimizer and its schedule; the norm before clipping."""
-        self.step_scale.finish(self.device)
-        distributed.sum_gradients(self.policy)
-        parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
-        if not math.isfinite(norm):
-            raise NonFiniteError(f"step {self.global_step}: the gradient's norm is {norm}; {_REMEDY}")
-        self.optimizers().step()  # type: ignore[union-attr]
+    def _optimizer_step(self, problem: str | None) -> float | None:
+        """The optimizer's step with its schedule's, on all ranks or on none; the gradient's norm before clipping.
+
+        None where the step was skipped: it counts as a step, but nothing has moved.
+        """
+        step, reference = self.global_step, self.step_scale.log_reference
+        try:
+            self._agree(problem)
+            norm = self._step()
+        except NonFiniteError as error:
+            self.step_scale.log_reference = reference
+            self.print(self.all_or_nothing.undo(f"step {step}: {error}"))
+            if self.global_step == step:  # Lightning counts what optimizers are asked for
+                progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+                progress.increment_ready()
+                progress.increment_completed()
+            return None
+        self.all_or_nothing.done()
         scheduler = self.lr_schedulers()
         if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that one follows validations
             scheduler.step()  # type: ignore[union-attr]
         return norm
+
+    def _step(self) -> float:
+        """Sum the ranks' gradients, clip, step the optimizer; the norm before clipping."""
+        self.step_scale.finish(self.device)
+        distributed.sum_gradients(self.policy)
+        named = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
+        gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+        norm = torch.nn.utils.get_total_norm(gradients.values())
+        if not math.isfinite(norm):
+            worst = not_finite({"state_dict": gradients})
+            self._agree(f"the gradient's norm is {norm}" + (f", first in {worst}" if worst else ""))
+        torch.nn.utils.clip_grads_with_norm_(named.values(), self.max_grad_norm, norm)
+        self.optimizers().step()  # type: ignore[union-attr]
+        spoilt = self.all_or_nothing.spoilt()
+        self._agree(f"{spoilt} was not finite after the update" if spoilt else None)
+        return norm.item()
+
+    def _agree(self, problem: str | None) -> None:
+        """Raise NonFiniteError on every rank where one has a problem."""
+        if found := distributed.first(problem, self.device):
+            raise NonFiniteError(found)
 
     # -- hooks -------------------------------------------------------------------------------------------------------
 
@@ -217,12 +260,14 @@ class Estimator(PolicyModule):
         super().on_fit_start()
 
     def on_train_start(self) -> None:
-        """Refuse to look ahead in a loader that cannot."""
+        """Refuse to look ahead in a loader that cannot, and keep what training starts from."""
         if self.sampler_config.lookahead and not hasattr(self.trainer.train_dataloader, "peek"):
             raise ConfigError(
                 f"sampler.lookahead: given 1, allowed is 0 with {type(self.trainer.train_dataloader).__name__}: a "
                 "training loader must have peek(), as jqlight.benchmarks.loaders.TrainLoader has"
             )
+
+        self.all_or_nothing.begin(self.policy, self.optimizers().optimizer)  # type: ignore[union-attr]
 
     def on_fit_end(self) -> None:
         """End the thread that sampled ahead."""
@@ -231,6 +276,7 @@ class Estimator(PolicyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run continues from: the monitors of its course and the step's scale."""
         checkpoint |= {**self.step_log.state_dict(), "log_scale": self.step_scale.log_reference}
+        checkpoint["skipped_steps"] = self.all_or_nothing.state_dict()
         if self.sampler_config.lookahead:
             checkpoint["drawn_ahead"] = distributed.gathered(self.source.state())
 
@@ -239,3 +285,4 @@ class Estimator(PolicyModule):
         self.step_log.load_state_dict(checkpoint)
         self.step_scale.log_reference = checkpoint.get("log_scale", -math.inf)
         self._ahead = checkpoint.get("drawn_ahead", [])
+        self.all_or_nothing.load_state_dict(checkpoint.get("skipped_steps", self.all_or_nothing.state_dict()))

@@ -56,6 +56,13 @@ def largest(values: dict[str, float], device: torch.device) -> dict[str, float]:
     return dict(zip(values, _reduce(list(values.values()), dist.ReduceOp.MAX, device), strict=True))
 
 
+def first(text: str | None, device: torch.device) -> str | None:
+    """The text of the first rank that has one, with the rank's number; None where none has."""
+    if world_size() == 1 or not largest({"has": float(text is not None)}, device)["has"]:
+        return text
+    return next(f"rank {rank}: {found}" for rank, found in enumerate(gathered(text)) if found is not None)
+
+
 def sum_gradients(module: nn.Module) -> None:
     """Sum every trainable parameter's gradient over ranks in place; a missing gradient counts as zero.
 

@@ -118,6 +118,12 @@ class StepLog:
         self._reported |= finite.keys()
         module.log_dict(shown, prog_bar=True)
 
+    def log_skipped(self, module: LightningModule, skipped: int) -> None:
+        """Log a step that was passed over: their number so far, and none of what the step before had."""
+        self._reported.add("train/skipped_steps")
+        module.log_dict(dict.fromkeys(self._reported, math.nan) | {"train/skipped_steps": float(skipped)})
+        module.log("train/success", math.nan, prog_bar=True)
+
     def _watch(self, module: LightningModule, success: float, size: float | None) -> dict[str, float]:
         """Metrics of the run's course; what has just begun is said on the screen."""
         step, collapsed = module.global_step, self.escape.collapsed

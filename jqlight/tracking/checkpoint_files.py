@@ -54,8 +54,9 @@ class CheckpointFiles(TorchCheckpointIO):
 
 def not_finite(checkpoint: Mapping[str, Any]) -> str | None:
     """Name of a weight, or of a tensor of an optimizer's state, that holds a NaN or infinity; None where none does."""
-    states = [optimizer.get("state", {}) for optimizer in checkpoint.get("optimizer_states", [])]
-    named = [*_tensors("", checkpoint.get("state_dict", {})), *_tensors("the optimizer's state", states)]
+    named = [*_tensors("", checkpoint.get("state_dict", {}))]
+    for optimizer in checkpoint.get("optimizer_states", []):
+        named += _tensors("the optimizer's state of", optimizer.get("state", {}))
     return next((name for name, tensor in named if not bool(torch.isfinite(tensor).all())), None)
 
 

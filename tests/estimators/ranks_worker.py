@@ -1,7 +1,8 @@
 """One process of a fit on one or two ranks: python ranks_worker.py MODEL DEVICES FOLDER.
 
 The first step gives rank 0 three of four prompts, the second two of four; two prompts are hopeless, so that the ranks
-run different numbers of backward passes. Writes FOLDER/DEVICES-RANK.pt.
+run different numbers of backward passes. Between them is a step in which one prompt of rank 1 has a NaN for its
+log-probability, which is skipped. Writes FOLDER/DEVICES-RANK.pt.
 """
 
 import os
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from enumeration import World, fit, quiet_trainer
+from enumeration import Recorder, World, fit, quiet_trainer
 from letters import Letters, make
 from lightning import Callback, Trainer
 from torch import Tensor
@@ -20,7 +21,8 @@ from jqlight.estimators import GARL
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
 
-SHARES = (3, 2)
+SHARES = (3, 2, 2)
+BROKEN = 1, "question 2"
 HOPELESS = {"question 1", "question 3"}
 
 
@@ -29,6 +31,8 @@ class Doomed(GARL):
 
     def signal(self, example: Example, rollouts: Sequence[Rollout], group: Group) -> Tensor:
         log_w = super().signal(example, rollouts, group)
+        if (self.global_step, example.id) == BROKEN:
+            return log_w * torch.nan
         return torch.full_like(log_w, -torch.inf) if example.id in HOPELESS else log_w
 
 
@@ -48,18 +52,19 @@ def main(path: str, devices: int, folder: str) -> None:
     last = Last()
     settings = {} if devices == 1 else {"strategy": "ddp", "use_distributed_sampler": False}
     # The scaled step has all that the raw one has, and one number more that the ranks must agree on.
-    estimator = Doomed(**worlds[0].settings(), q=0.75, rollouts=3, scale="running")
+    estimator = Doomed(**worlds[0].settings(), q=0.75, rollouts=3, scale="running", on_nonfinite="skip")
+    estimator.policy.load()
+    recorder = Recorder(estimator.policy)
     batches = [[worlds[i].example for i in indices] for indices in own]
     script = [[samples[i] for i in indices] for indices in own]
-    gradients = fit(estimator, batches, script, devices=devices, callbacks=[last], **settings)
+    fit(estimator, batches, script, optimizer=lambda _: recorder, devices=devices, callbacks=[last], **settings)
     kept = {name: value for name, value in last.metrics.items() if name.startswith("train/")}
     # Six questions in batches of other sizes: what questions lend each other crosses batches and ranks.
     trainer = quiet_trainer(limit_val_batches=1.0, devices=devices, **settings)
     data = Letters(max_prompt_tokens=6, evaluation_batch=4 if devices == 1 else 2, necessity=True)
     (validation,) = trainer.validate(make(GARL, path), datamodule=data, verbose=False)
-    torch.save(
-        {"gradients": gradients, "metrics": kept, "validation": validation}, Path(folder) / f"{devices}-{rank}.pt"
-    )
+    found = {"gradients": recorder.gradients, "metrics": kept, "skipped": estimator.all_or_nothing.skipped}
+    torch.save({**found, "validation": validation}, Path(folder) / f"{devices}-{rank}.pt")
     if torch.distributed.is_initialized():
         # Left to the interpreter's exit, a group whose threads still run can abort the process.
         torch.distributed.barrier()

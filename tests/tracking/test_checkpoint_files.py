@@ -64,7 +64,7 @@ def test_numbers_that_are_not_finite_replace_nothing(tmp_path, where, value):
     bad = content(9)
     tensor = bad["state_dict"]["b"] if where == "weights" else bad["optimizer_states"][0]["state"][0]["exp_avg"]
     tensor[1] = value
-    name = "b" if where == "weights" else "the optimizer's state 0 0 exp_avg"
+    name = "b" if where == "weights" else "the optimizer's state of 0 exp_avg"
     with pytest.raises(NonFiniteError, match=f"step 9: {name} is not finite, so last.ckpt was not written"):
         CheckpointFiles().save_checkpoint(bad, path)
     assert verify(path) == 8
