@@ -61,7 +61,8 @@ def main(path: str, devices: int, folder: str) -> None:
     kept = {name: value for name, value in last.metrics.items() if name.startswith("train/")}
     # Six questions in batches of other sizes: what questions lend each other crosses batches and ranks.
     trainer = quiet_trainer(limit_val_batches=1.0, devices=devices, **settings)
-    data = Letters(max_prompt_tokens=6, evaluation_batch=4 if devices == 1 else 2, necessity=True)
+    data = Letters(max_prompt_tokens=6, necessity=True)
+    data.evaluation_batch = 4 if devices == 1 else 2
     (validation,) = trainer.validate(make(GARL, path), datamodule=data, verbose=False)
     found = {"gradients": recorder.gradients, "metrics": kept, "skipped": estimator.all_or_nothing.skipped}
     torch.save({**found, "validation": validation}, Path(folder) / f"{devices}-{rank}.pt")
