@@ -34,6 +34,15 @@ def inert(text: str) -> str:
     return _ACTIVE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
+QUESTIONS = "questions"
+"""Folder of a run's artifacts with a file per validation, a line a question: its id and its value of each metric."""
+
+
+def evaluation_name(stage: str, step: int) -> str:
+    """Name of what an evaluation left, without its ending: ``step_000100``, ``test_step_000100``."""
+    return f"step_{step:06d}" if stage == "val" else f"{stage}_step_{step:06d}"
+
+
 def majority(k: int | str, verifier: str = "") -> str:
     """Name of the score of a majority vote of ``k`` samples, without its stage: ``maj_at_16``, ``exact_maj_at_16``.
 

@@ -40,6 +40,7 @@ class Evaluator(nn.Module):
             self.metrics.update(kinds)
             self._prefixes |= dict.fromkeys(kinds, prefix)
         self._rows: list[dict[str, Any]] = []
+        self._ids: list[str] = []
 
     def update(
         self,
@@ -61,6 +62,7 @@ class Evaluator(nn.Module):
         }
         for name, metric in self._all().items():
             metric.update(predictions, references, scores[self._prefixes[name]])
+        self._ids += [example.id for example in examples]
         for i, example in enumerate(examples):
             for m, answer in enumerate(predictions[i]):
                 verdicts = {prefix.rstrip("_") or "match": scores[prefix][i][m] for prefix in scores}
@@ -80,11 +82,16 @@ class Evaluator(nn.Module):
         """
         return self._rows
 
+    def questions(self) -> list[dict[str, Any]]:
+        """One record per question of this rank: id, and the question's value of each metric that is a mean of them."""
+        columns = {name: metric.values for name, metric in self._all().items()}
+        return [{"id": id, **{name: column[i] for name, column in columns.items()}} for i, id in enumerate(self._ids)]
+
     def reset(self) -> None:
         """Forget everything counted so far."""
         for metric in self._all().values():
             metric.reset()
-        self._rows = []
+        self._rows, self._ids = [], []
 
     def _all(self) -> dict[str, QuestionMean]:
         return {name: cast(QuestionMean, metric) for name, metric in self.metrics.items()}

@@ -72,7 +72,7 @@ def evaluate(estimator: "Estimator", benchmark: "Benchmark", split: str, folder:
         write_rows(folder / "predictions.jsonl", rows[written:], append=written > 0)
         written = len(rows)
         print(f"batch {number} of {len(loader)}, {time.monotonic() - started:.0f} s", flush=True)
-    metrics = estimator.scores()
+    metrics, _ = estimator.results()
     scores = {**_facts(estimator, benchmark, split), "metrics": metrics}
     scores = json.loads(json.dumps(scores), parse_constant=lambda _: None)  # JSON knows no NaN and no infinity
     (folder / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from jqlight.benchmarks import Benchmark, Example
 from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
+from jqlight.estimators import distributed
 from jqlight.estimators.necessity import Necessity, means
 from jqlight.model_folder import check_weights
 from jqlight.names import majority
@@ -215,11 +216,19 @@ class PolicyModule(LightningModule):
         if self.necessity is not None:
             self.necessity.update(batch, rollouts)
 
-    def scores(self) -> dict[str, float]:
-        """Metrics of what was evaluated, by name, over all ranks, each of which must call it."""
+    def results(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Metrics of what was evaluated, by name, and each question's values of them, with its id, sorted by it.
+
+        Both are over all ranks, each of which must call it.
+        """
         assert self.evaluator is not None, "setup() builds the evaluator"
-        found = {name: float(value) for name, value in self.evaluator.compute().items()}
-        return found if self.necessity is None else found | means(self.necessity.questions())
+        scores = {name: float(value) for name, value in self.evaluator.compute().items()}
+        rows = [row for rank in distributed.gathered(self.evaluator.questions()) for row in rank]
+        if self.necessity is not None:
+            needs = {values["id"]: values for values in self.necessity.questions()}
+            scores |= means(list(needs.values()))
+            rows = [row | needs[row["id"]] for row in rows]
+        return scores, sorted(rows, key=lambda row: str(row["id"]))
 
     def validation_step(self, batch: list[Example], batch_idx: int) -> None:
         """Sample and verify a batch of validation prompts."""
@@ -246,7 +255,8 @@ class PolicyModule(LightningModule):
     def _report(self, stage: str) -> None:
         assert self.evaluator is not None, "setup() builds the evaluator"
         with self.trainer.precision_plugin.val_step_context():
-            scores = {f"{stage}/{name}": value for name, value in self.scores().items()}
+            found, questions = self.results()
+        scores = {f"{stage}/{name}": value for name, value in found.items()}
         headline = f"{stage}/{majority(self.samples)}"
         # The evaluator has reduced over ranks; sync_dist is for Lightning, which warns wherever a process group exists.
         self.log(headline, scores[headline], prog_bar=True, sync_dist=True)
@@ -257,6 +267,8 @@ class PolicyModule(LightningModule):
                 logger.log_metrics(scores, step=self.global_step)
             if hasattr(logger, "log_samples"):
                 logger.log_samples(stage, self.global_step, self.evaluator.rows())
+            if hasattr(logger, "log_questions"):
+                logger.log_questions(stage, self.global_step, questions)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores and a table of samples."""

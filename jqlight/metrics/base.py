@@ -43,6 +43,8 @@ class QuestionMean(Metric):
         self.verifier, self.k = verifier, k
         self.add_sum("total")
         self.add_sum("questions")
+        self.values: list[float] = []
+        """Value of each question that this process has counted, in their order."""
 
     def add_sum(self, name: str) -> None:
         """A whole-number state that is summed over ranks."""
@@ -74,12 +76,18 @@ class QuestionMean(Metric):
 
     def add(self, value: float) -> None:
         """Count one question with its value."""
+        self.values.append(value)
         self.total += units(value)
         self.questions += 1
 
     def compute(self) -> Tensor:
         """Mean over questions, a float64 scalar (float32 on devices without float64); NaN without questions."""
         return self.ratio(self.total, self.questions)
+
+    def reset(self) -> None:
+        """Forget every question."""
+        super().reset()
+        self.values = []
 
     def ratio(self, total: Tensor, count: Tensor) -> Tensor:
         """``total`` (in units) over ``count``; NaN if that is zero."""

@@ -7,6 +7,7 @@
     config.yaml           the resolved config
     metrics.jsonl         one JSON object a line: step, time (Unix seconds), and the metrics logged together
     samples/*.jsonl       one file per validation, one sampled output group a line
+    artifacts/questions/  one file per validation, one question a line: its id and its value of each metric
     artifacts/            other texts
 """
 

@@ -13,7 +13,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from jqlight.names import format_value
+from jqlight.files import json_lines
+from jqlight.names import QUESTIONS, evaluation_name, format_value
 from jqlight.tracking.journal import Journal
 from jqlight.tracking.mlflow import (
     PARENT_TAG,
@@ -117,12 +118,11 @@ class RunLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append numbers but NaN to the run's metrics file. ``step`` is ignored where a trainer counts its own."""
-        if self.step_source is not None:
-            step = self.step_source()
+        step = self._own_step(step or 0)
         values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
         values = {name: value for name, value in values.items() if not math.isnan(value)}
         if values:
-            self.journal.log_metrics(values, step or 0)
+            self.journal.log_metrics(values, step)
             self._wake()
 
     @rank_zero_only
@@ -173,11 +173,18 @@ class RunLogger(Logger):
 
         ``step`` is ignored, as in ``log_metrics``, where a trainer counts optimizer steps.
         """
-        if self.step_source is not None:
-            step = self.step_source()
-        name = f"step_{step:06d}" if stage == "val" else f"{stage}_step_{step:06d}"
-        self.journal.log_rows(name, rows)
+        self.journal.log_rows(evaluation_name(stage, self._own_step(step)), rows)
         self._wake()
+
+    @rank_zero_only
+    def log_questions(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Log each question's values: ``artifacts/questions/step_000100.jsonl``, named and numbered as samples are."""
+        name = f"{QUESTIONS}/{evaluation_name(stage, self._own_step(step))}.jsonl"
+        self.journal.log_text(name, json_lines(rows))
+        self._wake()
+
+    def _own_step(self, step: int) -> int:
+        return step if self.step_source is None else self.step_source()
 
     @rank_zero_only
     def log_text_artifact(self, name: str, text: str) -> None:

@@ -107,6 +107,19 @@ def test_rows_are_one_per_sample_with_every_verdict():
     assert rows[1]["verdicts"] == {"match": 1.0, "exact": 0.0, "f1": 0.5}
 
 
+def test_a_metric_is_the_mean_of_its_questions():
+    result = evaluator()
+    result.update(EXAMPLES[:1], ANSWERS[:1])
+    result.update(EXAMPLES[1:], ANSWERS[1:])
+    first, second = result.questions()
+    assert (first["id"], first["pass_at_1"], second["id"], second["maj_at_4"]) == ("q1", 3 / 4, "q2", 1 / 3)
+    means = {name: (first[name] + second[name]) / 2 for name in first if name != "id"}
+    assert means == pytest.approx({name: result.compute()[name].item() for name in means})
+    assert set(result.compute()) - set(means) == {"tie_rate", "unanswered_rate"}
+    result.reset()
+    assert result.questions() == []
+
+
 def test_reset_forgets_counts_and_rows():
     result = evaluator()
     result.update(EXAMPLES[:1], ANSWERS[:1])

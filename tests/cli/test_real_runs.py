@@ -105,6 +105,10 @@ def test_the_quickstart_learns_a_little_and_can_be_evaluated_again(shell, workpl
     validation = [row for row in validation if "val/maj_at_4" in row]
     assert [row["step"] for row in validation] == [0, 25]
     assert validation[0]["val/maj_at_4"] == 0.0
+    for row in validation:
+        questions = Path(f"run/artifacts/questions/step_{row['step']:06d}.jsonl").read_text().splitlines()
+        ours = [json.loads(line)["pass_at_1"] for line in questions]
+        assert len(ours) == 8 and row["val/pass_at_1"] == pytest.approx(sum(ours) / 8)
 
     assert shell("validate", "--run_dir", "run", "--ckpt_path", "last") == 0, shell.err
     again = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]

@@ -32,6 +32,7 @@ def write(logger, steps=range(1, 4)):
     for step in steps:
         logger.log_metrics({"train/success": step / 10, "train/log_success": -float(step), "epoch": 0}, step)
     logger.log_samples("val", 3, [{"id": "a", "answer": "x"}, {"id": "b", "tie": 1.0}])
+    logger.log_questions("val", 3, [{"id": "a", "maj_at_16": 0.5}, {"id": "b", "maj_at_16": 1.0}])
     logger.log_text_artifact("notes/data.txt", "3 dropped")
 
 
@@ -42,7 +43,9 @@ def check_complete(client, run_id, steps=(1, 2, 3)):
     history = client.get_metric_history(run_id, "train/success")
     assert [(m.step, m.value) for m in history] == [(step, step / 10) for step in steps]
     assert "epoch" not in run.data.metrics
-    assert {item.path for item in client.list_artifacts(run_id)} == {"config.yaml", "samples", "notes"}
+    assert {item.path for item in client.list_artifacts(run_id)} == {"config.yaml", "samples", "questions", "notes"}
+    rows = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/questions/step_000003.jsonl").splitlines()
+    assert [json.loads(row) for row in rows] == [{"id": "a", "maj_at_16": 0.5}, {"id": "b", "maj_at_16": 1.0}]
     assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/config.yaml") == "q: 0.5\n"
 
 
