@@ -1,7 +1,7 @@
 """What a history of steps says: the escape from a cold start, a collapse after it, and a run that does not learn."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 THRESHOLD = 0.1
@@ -69,26 +69,25 @@ class EscapeMonitor:
 
 
 class StallMonitor:
-    """Tells once when an Adam-like optimizer has not moved the weights for some steps.
+    """Tells once when something that a healthy run does not do has lasted for some steps in a row.
 
     Args:
-        threshold: ``train/update_size`` under which a step counts as none. Healthy runs have 0.1 to 1.
         window: steps in a row.
     """
 
-    def __init__(self, threshold: float = 0.01, window: int = 10) -> None:
-        self.threshold, self.window = threshold, window
-        self.steps = 0
+    def __init__(self, window: int = 10) -> None:
+        self.window = window
+        self.steps: dict[str, int] = {}
 
-    def update(self, size: float | None) -> bool:
-        """Take in ``train/update_size`` of a step; whether this is the moment to tell."""
-        self.steps = self.steps + 1 if size is not None and size < self.threshold else 0
-        return self.steps == self.window
+    def update(self, seen: Mapping[str, bool]) -> list[str]:
+        """Take in what was seen in a step, by name; the names for which this is the moment to tell."""
+        self.steps = {name: self.steps.get(name, 0) + 1 if held else 0 for name, held in seen.items()}
+        return [name for name, steps in self.steps.items() if steps == self.window]
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed run needs."""
-        return {"steps": self.steps}
+        return dict(self.steps)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue from ``state_dict``."""
-        self.steps = state["steps"]
+        self.steps = dict(state)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from jqlight.diagnostics import logprob_gap, max_amplified_advantage, update_size
 from jqlight.errors import EngineError
-from jqlight.escape import EscapeMonitor, StallMonitor
+from jqlight.escape import EscapeMonitor
 from jqlight.estimators import distributed
+from jqlight.estimators.alarms import Alarms
 from jqlight.objective import Coefficients
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
@@ -67,6 +68,11 @@ class StepRecord:
             )
 
     @property
+    def has_signal(self) -> bool:
+        """Whether any coefficient of the step is not zero."""
+        return any(bool((part != 0).any()) for coefficients in self._coefficients for part in coefficients)
+
+    @property
     def signals(self) -> Tensor:
         """Signals of all groups, (B, M)."""
         return torch.cat(self._signals)
@@ -82,12 +88,12 @@ class StepLog:
 
     Attributes:
         escape: when the run left its cold start, and whether it collapsed since.
-        stall: whether the optimizer moves anything.
+        alarms: whether anything is being learnt.
     """
 
     def __init__(self) -> None:
         self.escape = EscapeMonitor()
-        self.stall = StallMonitor()
+        self.alarms = Alarms()
         self._reported: set[str] = set()
 
     def log(
@@ -105,12 +111,17 @@ class StepLog:
         for count in _COUNTS & values.keys():
             values[count] *= distributed.world_size()
         peaks = {"train/max_amplified_advantage": max_amplified_advantage(record.coefficients)}
+        peaks |= {"alive": float(record.has_signal), "thinks": float(not all(map(_is_empty, _drawn(rollouts))))}
         if record.gap is not None:
             peaks["train/logprob_gap"] = record.gap
-        values |= distributed.largest(peaks, module.device)
+        peaks = distributed.largest(peaks, module.device)
+        values |= {name: value for name, value in peaks.items() if name.startswith("train/")}
         optimizer = module.optimizers().optimizer  # type: ignore[union-attr]
         values |= {"train/grad_norm": grad_norm, "train/lr": optimizer.param_groups[0]["lr"]}
-        values |= self._watch(module, values["train/success"], update_size(optimizer))
+        values |= self._watch(module, values["train/success"])
+        if (size := update_size(optimizer)) is not None:
+            values["train/update_size"] = size
+        self.alarms.update(module, values, alive=bool(peaks["alive"]), empty=not peaks["thinks"])
         shown = {"train/success": values.pop("train/success")}
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         # Lightning repeats the last value of what is not logged any more; NaN, which our logger leaves out, ends that.
@@ -124,42 +135,43 @@ class StepLog:
         module.log_dict(dict.fromkeys(self._reported, math.nan) | {"train/skipped_steps": float(skipped)})
         module.log("train/success", math.nan, prog_bar=True)
 
-    def _watch(self, module: LightningModule, success: float, size: float | None) -> dict[str, float]:
-        """Metrics of the run's course; what has just begun is said on the screen."""
+    def _watch(self, module: LightningModule, success: float) -> dict[str, float]:
+        """Metrics of the escape and of a collapse, which is said on the screen when it begins."""
         step, collapsed = module.global_step, self.escape.collapsed
         self.escape.update(step, success)
-        if self.stall.update(size):
-            module.print(
-                f"step {step}: nothing is being learnt. For {self.stall.window} steps weights have hardly moved "
-                f"(train/update_size {size:.1g}): the gradient is below the optimizer's epsilon. Ways out: "
-                "--model.scale batch (GARL and PAFT), a larger model.q, or a smaller optimizer.eps"
-            )
         if self.escape.collapsed and not collapsed:
             module.print(
                 f"step {step}: collapse. The running mean of train/success fell under a tenth of its best, "
                 f"{self.escape.best:.3g}; the best checkpoint so far is kept."
             )
         values = {"train/collapsed": float(self.escape.collapsed)}
-        if size is not None:
-            values["train/update_size"] = size
         if self.escape.escape_step is not None:
             values["train/escape_step"] = float(self.escape.escape_step)
         return values
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run reports the same escape step from, by the checkpoint's names."""
-        return {"escape_monitor": self.escape.state_dict(), "stall_monitor": self.stall.state_dict()}
+        return {"escape_monitor": self.escape.state_dict(), "stall_monitor": self.alarms.monitor.state_dict()}
 
     def load_state_dict(self, checkpoint: dict[str, Any]) -> None:
         """Continue from a checkpoint that holds :meth:`state_dict`; one of an earlier version lacks some of it."""
         if "escape_monitor" in checkpoint:
             self.escape.load_state_dict(checkpoint["escape_monitor"])
         if "stall_monitor" in checkpoint:
-            self.stall.load_state_dict(checkpoint["stall_monitor"])
+            self.alarms.monitor.load_state_dict(checkpoint["stall_monitor"])
+
+
+def _drawn(rollouts: Sequence[Sequence[Rollout]]) -> list[Rollout]:
+    return [rollout for group in rollouts for rollout in group]
+
+
+def _is_empty(rollout: Rollout) -> bool:
+    """Whether a sampled rationale is nothing but its end; one that people wrote has no log-probabilities."""
+    return len(rollout.rationale_ids) == len(rollout.rationale_logprobs) <= 1 and not rollout.truncated
 
 
 def _lengths(rollouts: Sequence[Sequence[Rollout]]) -> dict[str, float]:
-    drawn = [rollout for group in rollouts for rollout in group]
+    drawn = _drawn(rollouts)
     return {
         "thinking_tokens": sum(len(r.rationale_ids) for r in drawn) / len(drawn),
         "truncated": sum(r.truncated for r in drawn) / len(drawn),
