@@ -20,15 +20,18 @@ _UNLIMITED = 1 << 60
 _DEFAULT_THREADS = torch.get_num_threads()
 
 
-def free_memory(device: torch.device | None = None) -> int:
-    """Free bytes of a GPU, or of main memory for a CPU; None is the current GPU where there is one.
+def usual_device() -> torch.device:
+    """The current GPU where torch can use one, else the CPU: for what runs without a trainer."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def free_memory(device: torch.device) -> int:
+    """Free bytes of a GPU, or of main memory for a CPU.
 
     What torch holds of a GPU's memory without using it counts as taken; see ``torch.cuda.memory_reserved``. Of main
     memory a container has what its limit leaves.
     """
-    if device is None and torch.cuda.is_available():
-        device = torch.device("cuda", torch.cuda.current_device())
-    if device is not None and device.type == "cuda":
+    if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
     texts = [*_limits("", "memory.max"), *_limits("memory", "memory.limit_in_bytes")]

@@ -50,7 +50,10 @@ def main(argv: Sequence[str]) -> int:
     for finding in findings:
         print(f"{finding.state:<5} {finding.name:<14}{finding.text}")
     failed = [finding for finding in findings if finding.state == "fail"]
-    print(f"\n{'training cannot run here: ' + failed[0].text if failed else 'training can run here'}")
+    checked = "its parts were looked at" + (
+        ", both engines have sampled" if options.start else ", no engine was started"
+    )
+    print(f"\n{'training cannot run here: ' + failed[0].text if failed else f'training can run here ({checked})'}")
     return 1 if failed else 0
 
 
@@ -82,7 +85,10 @@ def check_devices() -> list[Finding]:
         free, total = torch.cuda.mem_get_info(index)
         text = f"{torch.cuda.get_device_name(index)}, {free / GIB:.0f} of {total / GIB:.0f} GiB free"
         lines.append(Finding("ok", f"GPU {index}", text))
-    if len(lines) == 1:
+    if len(lines) == 1 and shutil.which("nvidia-smi"):
+        text = f"an NVIDIA driver is here, but torch {torch.__version__} cannot use a GPU; see jqlight's extra [gpu]"
+        lines.append(Finding("warn", "GPU", text))
+    elif len(lines) == 1:
         lines.append(Finding("ok", "GPU", "none that torch can use; jqlight trains on the CPU"))
     return lines
 
@@ -114,15 +120,20 @@ def check_threads() -> list[Finding]:
 
 
 def check_engines(*, start: bool) -> list[Finding]:
-    """Which sampling engines import here and, if asked for, start."""
-    lines = []
-    for engine, module in (("vllm", "vllm"), ("transformers", "transformers")):
+    """Which sampling engines are made for this machine, import here and, if asked for, start."""
+    from jqlight.machine import usual_device
+    from jqlight.sampling import SamplerConfig
+    from jqlight.sampling.build import check_engine
+
+    device, lines = usual_device(), []
+    tried = f"imports, samples on {device.type}" if start else "imports; not started: jqlight doctor --start does"
+    for engine in ("vllm", "transformers"):
         try:
-            import_module(module)
-            text = "imports" + (", starts" if start else "")
+            check_engine(SamplerConfig(engine=engine), device)
+            import_module(engine)
             if start:
                 start_engine(engine)
-            lines.append(Finding("ok", engine, f"{text} (sampler.engine: {engine})"))
+            lines.append(Finding("ok", engine, f"{tried} (sampler.engine: {engine})"))
         except Exception as error:  # an engine may raise anything, and the error is the finding
             reason = " ".join(str(error).split())[:160]
             lines.append(Finding("warn", engine, f"does not work here: {type(error).__name__}: {reason}"))

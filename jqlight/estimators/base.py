@@ -143,7 +143,7 @@ class Estimator(PolicyModule):
                         # After backward, whose forward has the log-probs of most rows: only the others run for this.
                         record.compare_engine(drawn, group)
             if self._is_exact and not problem:
-                record.check_engine(self.global_step)
+                record.check_engine(self.global_step, self.device)
             with record.timed("update"):
                 norm = self._optimizer_step(problem)
         with record.timed("sync"):
@@ -255,7 +255,7 @@ class Estimator(PolicyModule):
         if config.lookahead:
             # Of as many ranks as now; with others, each has other examples.
             ahead = self._ahead[self.global_rank] if len(self._ahead) == self.trainer.world_size else None
-            self.source = Lookahead(self.draw, self.device, ahead)
+            self.source = Lookahead(self.draw, ahead)
         self._ahead = []
         super().on_fit_start()
 

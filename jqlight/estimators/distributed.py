@@ -1,15 +1,21 @@
 """Sums over data-parallel ranks. With one rank each function returns what it was given.
 
-Gradients are reduced here, once per optimizer step and in one flat buffer, and not by a wrapper's hooks: a rank runs as
-many backward passes as its groups need, and ranks need different numbers of them.
+Gradients are reduced here, once per optimizer step, and not by a wrapper's hooks: a rank runs as many backward passes
+as its groups need, and ranks need different numbers of them.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+
+BUCKET_BYTES = 128 << 20
+"""Gradients are summed over ranks in buffers of about so many bytes: enough for the network's full rate, and far from a
+second copy of them all."""
 
 
 def world_size() -> int:
@@ -66,7 +72,8 @@ def first(text: str | None, device: torch.device) -> str | None:
 def sum_gradients(module: nn.Module) -> None:
     """Sum every trainable parameter's gradient over ranks in place; a missing gradient counts as zero.
 
-    Afterwards every trainable parameter has a gradient on every rank, so that optimizers step alike.
+    Afterwards every trainable parameter has a gradient on every rank, so that optimizers step alike. Needs
+    :data:`BUCKET_BYTES` of memory beyond the gradients.
     """
     by_dtype: dict[torch.dtype, list[Tensor]] = defaultdict(list)
     for parameter in module.parameters():
@@ -76,8 +83,38 @@ def sum_gradients(module: nn.Module) -> None:
             by_dtype[parameter.dtype].append(parameter.grad)
     if world_size() == 1:
         return
-    for gradients in by_dtype.values():
-        flat = torch.cat([g.flatten() for g in gradients])
+    for bucket in (bucket for gradients in by_dtype.values() for bucket in _buckets(gradients)):
+        if len(bucket) == 1 and bucket[0].is_contiguous():
+            dist.all_reduce(bucket[0])
+            continue
+        flat = torch.cat([g.flatten() for g in bucket])
         dist.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    """``gradients`` in their order, cut into lists of at most :data:`BUCKET_BYTES` together or one tensor."""
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        if bucket and sum(g.nbytes for g in bucket) + gradient.nbytes > BUCKET_BYTES:
+            yield bucket
+            bucket = []
+        bucket.append(gradient)
+    yield bucket
+
+
+def leave_unwrapped(strategy: DDPStrategy) -> None:
+    """Have Lightning give all ranks rank 0's weights and leave it at that.
+
+    It would wrap the module in torch's DistributedDataParallel, whose buckets are one more copy of all gradients, never
+    used: :func:`sum_gradients` reduces them.
+    """
+
+    def configure_ddp() -> None:
+        module = strategy.model
+        assert module is not None, "Lightning sets the module before this"
+        for tensor in [*module.parameters(), *module.buffers()]:
+            dist.broadcast(tensor.detach(), src=0)
+
+    strategy.configure_ddp = configure_ddp  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from jqlight.benchmarks import Benchmark, Example
@@ -16,6 +17,7 @@ from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
 from jqlight.estimators import distributed
 from jqlight.estimators.necessity import Necessity, means
+from jqlight.estimators.placement import check_placement
 from jqlight.model_folder import check_weights
 from jqlight.names import majority
 from jqlight.policy import Policy, PolicyConfig
@@ -98,7 +100,8 @@ class PolicyModule(LightningModule):
         Lightning calls this on every process before it lets the data read their files, which need the tokenizer.
 
         Raises:
-            ConfigError: the trainer was given no :class:`jqlight.benchmarks.Benchmark`.
+            ConfigError: the trainer was given no :class:`jqlight.benchmarks.Benchmark`, or a strategy or device that
+                nothing would be right on.
         """
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, Benchmark):
@@ -107,6 +110,9 @@ class PolicyModule(LightningModule):
                 f"data: given {given}, allowed is a Benchmark, which knows its verifiers and makes token ids; "
                 "docs/howto/own-data.md shows one in ten lines"
             )
+        check_placement(self.trainer, self.sampler_config)
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            distributed.leave_unwrapped(self.trainer.strategy)
         data.check_path()
         self.benchmark = data.bind(
             self.token_format,
@@ -132,7 +138,7 @@ class PolicyModule(LightningModule):
             _warn_of_two_byte_weights(self.policy.config)
         if self.sampler is None:
             assert_world(self.trainer.world_size)
-            self.start_sampler(self.benchmark)
+            self.start_sampler(self.benchmark, self.device)
             mark("engine")
         if self.evaluator is None:
             self.build_evaluator(self.benchmark)
@@ -144,14 +150,18 @@ class PolicyModule(LightningModule):
             assert self.sampler is not None, "start_sampler() comes before"
             self.necessity = Necessity(self.policy, self.sampler, benchmark.verifiers, self.run_seed)
 
-    def start_sampler(self, benchmark: Benchmark) -> None:
-        """Start the engine on the policy's folder, with room for the benchmark's prompts."""
+    def start_sampler(self, benchmark: Benchmark, device: torch.device | None = None) -> None:
+        """Start the engine on the policy's folder, with room for the benchmark's prompts.
+
+        ``device`` is the trainer's, which an engine follows; without a trainer None, see :func:`build_sampler`.
+        """
         self.sampler = build_sampler(
             self.sampler_config,
             model_path=self.policy.path,
             dtype=self.policy.config.dtype,
             token_format=self.token_format,
             max_prompt_tokens=benchmark.max_prompt_tokens,
+            device=device,
         )
 
     def configure_model(self) -> None:

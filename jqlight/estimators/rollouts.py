@@ -95,26 +95,24 @@ class Lookahead(RolloutSource):
     not.
 
     The engines put the global random states back when they have drawn. A step must therefore take nothing from them
-    beside the thread, and takes nothing: every seed is a function of step and example, and dropout is off.
+    beside the thread, and takes nothing: every seed is a function of step and example, and dropout is off. On a GPU the
+    two would have to wait for each other's streams, which nobody has seen to work; a run is refused there.
 
     Args:
         draw: draws a batch; called in the step's own thread and in the one beside it.
-        device: of the trainer.
         state: of a checkpoint, from :meth:`state`.
     """
 
-    def __init__(self, draw: Draw, device: torch.device, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, draw: Draw, state: Mapping[str, Any] | None = None) -> None:
         super().__init__(draw)
-        self._device = device
         self._key: tuple[int, list[str]] | None = None
         self._prefetched: RolloutGroups | None = None
         if state is not None:
             self._key = state["step"], list(state["examples"])
             self._prefetched = [[Rollout(**rollout) for rollout in group] for group in state["rollouts"]]
         self._future: Future[RolloutGroups] | None = None
-        # One thread and one stream for all steps: each new one would bring its own worker threads and cached memory.
+        # One thread for all steps: each new one would bring its own worker threads.
         self._executor: ThreadPoolExecutor | None = None
-        self._stream: torch.cuda.Stream | None = None
 
     def rollouts(self, batch: StepBatch) -> tuple[RolloutGroups, ImportanceRatios | None]:
         """What was prefetched for exactly ``batch``, once; anything else is forgotten and drawn now."""
@@ -161,23 +159,11 @@ class Lookahead(RolloutSource):
             self._executor = None
 
     def _start(self, batch: StepBatch) -> None:
-        """Begin to draw in the thread, on a GPU in a stream of its own behind all work issued so far."""
+        """Begin to draw in the thread."""
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="lookahead")
-        if self._device.type == "cuda":
-            self._stream = self._stream or torch.cuda.Stream(self._device)
-            self._stream.wait_stream(torch.cuda.current_stream(self._device))
         self._key, self._prefetched = _key(batch), None
-        self._future = self._executor.submit(self._run, batch)
-
-    def _run(self, batch: StepBatch) -> RolloutGroups:
-        if self._stream is None:
-            return self._draw(batch)
-        torch.cuda.set_device(self._stream.device)  # a new thread begins on the first GPU
-        with torch.cuda.stream(self._stream):
-            drawn = self._draw(batch)
-        self._stream.synchronize()
-        return drawn
+        self._future = self._executor.submit(self._draw, batch)
 
 
 def _key(batch: StepBatch) -> tuple[int, list[str]]:

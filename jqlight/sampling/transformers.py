@@ -14,6 +14,8 @@ from jqlight.model_folder import load_model
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
 from jqlight.token_format import TokenFormat
 
+CPU = torch.device("cpu")
+
 
 class TransformersEngine:
     """A transformers model of its own behind the :class:`~jqlight.sampling.Engine` protocol.
@@ -29,11 +31,17 @@ class TransformersEngine:
     """
 
     def __init__(
-        self, model_path: str, dtype: str, max_model_len: int, config: SamplerConfig, token_format: TokenFormat
+        self,
+        model_path: str,
+        dtype: str,
+        max_model_len: int,
+        config: SamplerConfig,
+        token_format: TokenFormat,
+        device: torch.device = CPU,
     ) -> None:
         self.max_model_len = max_model_len
         self.max_num_seqs = config.max_num_seqs
-        self.model = load_frozen(model_path, dtype)
+        self.model = load_frozen(model_path, dtype, device)
         self._token_format = token_format
 
     def generate(self, requests: Sequence[Request], stop: Stop, decoding: Decoding) -> list[Completion]:
@@ -87,10 +95,9 @@ class TransformersEngine:
         return self._token_format.has_just_written(stop.string, ids)
 
 
-def load_frozen(model_path: str, dtype: str) -> PreTrainedModel:
-    """The model in evaluation mode, without gradients, on the current GPU or the CPU."""
+def load_frozen(model_path: str, dtype: str, device: torch.device) -> PreTrainedModel:
+    """The model in evaluation mode, without gradients, on ``device``."""
     model: Any = load_model(model_path, dtype=getattr(torch, dtype))
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     frozen: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return frozen
 

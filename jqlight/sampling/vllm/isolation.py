@@ -2,7 +2,8 @@
 
 An engine inside the trainer's process shares its random generators, environment, thread count and terminal. vLLM
 reseeds the first, adds to the second (``LD_PRELOAD``, ``LOCAL_WORLD_SIZE`` would reach every child process), replaces
-``torch.set_num_threads`` by a function that does nothing, and writes to the last.
+``torch.set_num_threads`` by a function that does nothing, sets torch's precision of float32 products, and writes to the
+last.
 """
 
 import logging
@@ -46,12 +47,14 @@ def preserved_environ(kept_prefix: str, temporary: Mapping[str, str]) -> Iterato
 
 
 @contextmanager
-def preserved_threads() -> Iterator[None]:
-    """``torch.set_num_threads`` and the number of threads as they were, after the block."""
+def preserved_torch_settings() -> Iterator[None]:
+    """Precision of float32 products, ``torch.set_num_threads`` and number of threads as they were, after the block."""
     setter, count = torch.set_num_threads, torch.get_num_threads()
+    precision = torch.get_float32_matmul_precision()
     try:
         yield
     finally:
+        torch.set_float32_matmul_precision(precision)
         torch.set_num_threads = setter
         if torch.get_num_threads() != count:
             setter(count)

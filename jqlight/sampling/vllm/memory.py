@@ -1,5 +1,6 @@
 """Memory of the engine's key-value cache, from the model's shape and the token budgets."""
 
+import torch
 from transformers import PretrainedConfig
 
 from jqlight.machine import free_memory
@@ -15,18 +16,20 @@ BLOCK_TOKENS = 32
 CACHE_SHARE = 0.25
 
 
-def kv_cache_bytes(model: PretrainedConfig, dtype: str, max_model_len: int, config: SamplerConfig) -> int:
+def kv_cache_bytes(
+    model: PretrainedConfig, dtype: str, max_model_len: int, config: SamplerConfig, device: torch.device
+) -> int:
     """Bytes of key-value cache for ``max_num_seqs`` sequences of ``max_model_len`` tokens.
 
-    Capped at a quarter of the free memory, but never less than one whole sequence needs: with less room than sequences
-    vLLM queues the others. ``config.memory_gib`` overrides all of it.
+    Capped at a quarter of the device's free memory, but never less than one whole sequence needs: with less room than
+    sequences vLLM queues the others. ``config.memory_gib`` overrides all of it.
     """
     if config.memory_gib is not None:
         return int(config.memory_gib * GIB)
     per_sequence = -(-max_model_len // BLOCK_TOKENS) * BLOCK_TOKENS * token_bytes(model, dtype)
     reserve = 2 * BLOCK_TOKENS * token_bytes(model, dtype)
     wanted = config.max_num_seqs * per_sequence + reserve
-    return max(per_sequence + reserve, min(wanted, int(CACHE_SHARE * free_memory())))
+    return max(per_sequence + reserve, min(wanted, int(CACHE_SHARE * free_memory(device))))
 
 
 def token_bytes(model: PretrainedConfig, dtype: str) -> int:

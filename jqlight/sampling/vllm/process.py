@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from jqlight.errors import EngineError
-from jqlight.sampling.vllm.isolation import preserved_environ, preserved_rng, preserved_threads, quiet
+from jqlight.sampling.vllm.isolation import preserved_environ, preserved_rng, preserved_torch_settings, quiet
 
 # The engine must run in this process (weights are handed over in memory) and send no usage statistics.
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1"}
@@ -20,14 +20,22 @@ LOGGING_LEVEL = "VLLM_LOGGING_LEVEL"
 
 
 @contextmanager
-def hosted(*, compiles: bool) -> Iterator[dict[str, Any]]:
+def hosted(device: torch.device, *, compiles: bool, exact: bool) -> Iterator[dict[str, Any]]:
     """A block in which vLLM may be imported and started without leaving traces; gives further ``LLM`` arguments.
 
     Nothing is printed unless it fails, or the user has asked for more than errors by ``VLLM_LOGGING_LEVEL``: in a
     container even numactl complains, of calls that are not permitted there. In a run of several processes every rank
     starts an engine of its own within the trainer's process group, on the trainer's GPU.
+
+    Args:
+        device: of the trainer, and so of the engine.
+        compiles: whether the engine compiles anything.
+        exact: whether float32 products are to be float32's own on a GPU, where Triton rounds them to TF32 otherwise.
     """
     os.environ.update(ENVIRONMENT)
+    if exact and device.type == "cuda":
+        # Read whenever a kernel is compiled, at the first request too; a user's own choice stays.
+        os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
     temporary = {} if compiles else dict(NO_COMPILATION)
     quietly = os.environ.get(LOGGING_LEVEL, "ERROR") == "ERROR"  # what the command line sets
     if LOGGING_LEVEL not in os.environ:
@@ -36,10 +44,11 @@ def hosted(*, compiles: bool) -> Iterator[dict[str, Any]]:
     if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         arguments["distributed_executor_backend"] = "external_launcher"
         rank = torch.distributed.get_rank()
-        local_rank = torch.cuda.current_device() if torch.cuda.is_available() else rank
-        temporary |= {"RANK": str(rank), "LOCAL_RANK": str(local_rank)}
+        temporary |= {"RANK": str(rank), "LOCAL_RANK": str(rank if device.index is None else device.index)}
+    elif device.type == "cuda":
+        arguments["device_ids"] = [device.index or 0]  # among the visible ones, as torch counts them
     noise = quiet() if quietly else nullcontext()
-    with preserved_environ("VLLM_", temporary), preserved_rng(), preserved_threads(), noise:
+    with preserved_environ("VLLM_", temporary), preserved_rng(), preserved_torch_settings(), noise:
         yield arguments
 
 

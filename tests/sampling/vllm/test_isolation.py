@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from jqlight.sampling.vllm.isolation import intercepted, preserved_environ, preserved_rng, preserved_threads, quiet
+from jqlight.sampling.vllm.isolation import (
+    intercepted,
+    preserved_environ,
+    preserved_rng,
+    preserved_torch_settings,
+    quiet,
+)
 
 
 def draws():
@@ -56,11 +62,14 @@ def test_environment_is_restored_but_for_what_must_stay(monkeypatch):
     assert not {"JQ_ADDED", "JQ_TEMPORARY", "KEEP_TEMPORARY"} & set(os.environ)
 
 
-def test_thread_setter_and_count_are_restored():
+def test_torchs_threads_and_precision_are_restored():
     setter, count = torch.set_num_threads, torch.get_num_threads()
-    with preserved_threads():
+    precision = torch.get_float32_matmul_precision()
+    with preserved_torch_settings():
         setter(count + 1)
         torch.set_num_threads = lambda _: None
+        torch.set_float32_matmul_precision("medium")
+    assert torch.get_float32_matmul_precision() == precision
     assert torch.set_num_threads is setter
     assert torch.get_num_threads() == count
 

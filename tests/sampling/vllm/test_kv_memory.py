@@ -1,16 +1,18 @@
 import pytest
+import torch
 from transformers import GPT2Config, LlamaConfig, Qwen3Config
 
 from jqlight.sampling import SamplerConfig
 from jqlight.sampling.vllm import memory as cache
 from jqlight.sampling.vllm.memory import GIB, kv_cache_bytes, token_bytes
 
+CPU = torch.device("cpu")
 LLAMA = LlamaConfig(num_hidden_layers=3, num_attention_heads=8, num_key_value_heads=2, hidden_size=64)
 
 
 @pytest.fixture
 def plenty(monkeypatch):
-    monkeypatch.setattr(cache, "free_memory", lambda: 1000 * GIB)
+    monkeypatch.setattr(cache, "free_memory", lambda device: 1000 * GIB)
 
 
 def test_bytes_per_token():
@@ -26,23 +28,23 @@ def test_bytes_per_token_without_grouped_heads_and_with_a_head_size_of_its_own()
 
 def test_all_sequences_fit(plenty):
     per_token = token_bytes(LLAMA, "float32")
-    got = kv_cache_bytes(LLAMA, "float32", 200, SamplerConfig(max_num_seqs=10))
+    got = kv_cache_bytes(LLAMA, "float32", 200, SamplerConfig(max_num_seqs=10), CPU)
     assert got == (10 * 224 + 64) * per_token  # whole blocks of 32 tokens, two of them spare
 
 
 def test_a_quarter_of_the_free_memory_is_the_cap(monkeypatch):
-    monkeypatch.setattr(cache, "free_memory", lambda: 4_000_000)
-    assert kv_cache_bytes(LLAMA, "float32", 200, SamplerConfig(max_num_seqs=10**6)) == 1_000_000
+    monkeypatch.setattr(cache, "free_memory", lambda device: 4_000_000)
+    assert kv_cache_bytes(LLAMA, "float32", 200, SamplerConfig(max_num_seqs=10**6), CPU) == 1_000_000
 
 
 def test_one_sequence_always_fits(monkeypatch):
-    monkeypatch.setattr(cache, "free_memory", lambda: 1000)
-    assert kv_cache_bytes(LLAMA, "float32", 256, SamplerConfig()) == (256 + 64) * token_bytes(LLAMA, "float32")
+    monkeypatch.setattr(cache, "free_memory", lambda device: 1000)
+    assert kv_cache_bytes(LLAMA, "float32", 256, SamplerConfig(), CPU) == (256 + 64) * token_bytes(LLAMA, "float32")
 
 
 def test_the_setting_wins(plenty):
-    assert kv_cache_bytes(LLAMA, "float32", 200, SamplerConfig(memory_gib=0.5)) == GIB // 2
+    assert kv_cache_bytes(LLAMA, "float32", 200, SamplerConfig(memory_gib=0.5), CPU) == GIB // 2
 
 
 def test_free_memory_is_measured():
-    assert 1 << 20 < cache.free_memory() < 1 << 50
+    assert 1 << 20 < cache.free_memory(CPU) < 1 << 50
