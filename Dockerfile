@@ -21,6 +21,8 @@ WORKDIR /home/jqlight
 FROM base AS wheel
 COPY pyproject.toml README.md LICENSE /src/
 COPY jqlight /src/jqlight
+COPY conf /src/conf
+COPY sweeps /src/sweeps
 RUN --mount=type=cache,target=/home/jqlight/.cache/pip --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip wheel --no-deps --wheel-dir /wheel /src
 

@@ -1,13 +1,14 @@
 # Every target sets up .venv when it is missing or older than the lock file.  `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
+WHAT := -e .
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 TORCH := torch==2.13.0+cpu
 # PyTorch publishes its CPU builds on an index of its own; asked only if pip as configured does not find the build.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: help quickstart test lint mutants fuzz survive figures docs image-check clean \
+.PHONY: help quickstart test lint mutants fuzz survive figures docs dist image-check clean \
 	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
 
 help:  ## list the targets
@@ -30,7 +31,7 @@ $(VENV): requirements.lock pyproject.toml  ## make the environment alone
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --no-deps "$(TORCH)" || $(PIP) install --quiet --no-deps --extra-index-url $(TORCH_CPU_INDEX) "$(TORCH)"
 	$(PIP) install --quiet --no-deps -r requirements.lock
-	$(PIP) install --quiet --no-deps -e .
+	$(PIP) install --quiet --no-deps $(WHAT)
 	@touch $(VENV)
 
 mutants: $(VENV)  ## break the objective and the step on purpose, one mistake at a time; the tests must notice each
@@ -49,6 +50,12 @@ figures: $(VENV)  ## draw the figures of docs/theory.md and docs/architecture.md
 docs: $(VENV)  ## build the documentation site into site/, warnings are errors (1 minute)
 	$(PIP) install --quiet --no-deps -r docs/requirements.txt
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+dist:  ## build wheel and sdist into dist/, check them, run the quickstart from the wheel in a new environment
+	rm -rf dist && $(PYTHON) -m venv dist/tools && dist/tools/bin/pip install --quiet build twine
+	dist/tools/bin/python -m build --outdir dist . && dist/tools/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	$(MAKE) --no-print-directory VENV=dist/env WHAT="$$(ls dist/*.whl)" dist/env
+	cd dist && env/bin/jqlight fit --config quickstart --trainer.max_steps 3 --trainer.limit_val_batches 0
 
 image-check: $(VENV)  ## build the CPU image, run what docs/howto/containers.md promises of it (15 minutes, Docker)
 	$(BIN)/python scripts/image_check.py --compose

@@ -11,10 +11,25 @@ import yaml
 
 from jqlight.errors import ConfigError
 
+SHIPPED = Path(__file__).parent / "assets"
+"""Holds ``conf/`` and ``sweeps/``, the files that come with the package."""
 BASE = "base"
 """Key of a config file that names the files it changes, relative to itself."""
 _MOST_BYTES = 2**20
 _MOST_VALUES = 200_000
+
+
+def find_file(given: str, folder: str) -> Path:
+    """The file that a user means: the one of that path, else the one of that name that comes with the package.
+
+    Args:
+        given: a path, or the name of a shipped file with or without ``.yaml`` (``quickstart``).
+        folder: of shipped files, ``conf`` or ``sweeps``.
+    """
+    path = Path(given)
+    name = path.relative_to(folder) if path.is_relative_to(folder) else path
+    shipped = SHIPPED / folder / f"{str(name).removesuffix('.yaml')}.yaml"
+    return shipped if len(name.parts) == 1 and not path.exists() and shipped.is_file() else path
 
 
 def read_config(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -45,7 +60,8 @@ def _read_settings(path: Path, whose: str) -> dict[str, Any]:
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
-        hint = f"did you mean {path.parent / near[0]}?" if near else "conf/ holds those that come with jqlight"
+        shipped = ", ".join(sorted(p.stem for p in (SHIPPED / "conf").glob("*.yaml")))
+        hint = f"did you mean {path.parent / near[0]}?" if near else f"those that come with jqlight are {shipped}"
         raise ConfigError(f"config: {path} does not exist{whose}; {hint}")
     content = read_yaml(path, f"config: {path}")
     if not isinstance(content, dict):

@@ -53,6 +53,7 @@ FLOORS: tuple[tuple[str, Mapping[str, str]], ...] = (
             "objective": "the mathematics,\ntorch alone",
             "config_files": "YAML of configs\nand sweeps",
             "tracking": "a run's folder,\nMLflow, checkpoints",
+            "quiet": "which notices of\nlibraries are shown",
         },
     ),
     (

@@ -1,10 +1,11 @@
 """Reading YAML of settings: bases, numbers and dates, and mistakes as one sentence each."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from jqlight.config_files import read_config, read_yaml
+from jqlight.config_files import SHIPPED, find_file, read_config, read_yaml
 from jqlight.errors import ConfigError
 
 
@@ -39,7 +40,7 @@ def test_bases_come_in_front_relative_to_the_file_that_names_them(write):
 @pytest.mark.parametrize(
     ("base", "sentence"),
     [
-        ("none.yaml", "config: none.yaml does not exist (base of a.yaml); conf/ holds"),
+        ("none.yaml", "config: none.yaml does not exist (base of a.yaml); those that come with jqlight are finqa"),
         ("a.yaml", "config: a.yaml is based on itself (base of a.yaml); take it out of base"),
         ("[3]", "config: a.yaml: base: given [3], allowed is a file or a list of files"),
     ],
@@ -84,3 +85,24 @@ def test_a_mistake_is_one_sentence(write, text, sentence):
     with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}") as told:
         read_yaml(path, "it")
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("given", ["quickstart", "quickstart.yaml", "conf/quickstart.yaml", "conf/quickstart"])
+def test_a_shipped_config_is_found_from_any_folder(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = list(read_config(find_file(given, "conf")))
+    assert files[-1][1]["model"]["class_path"] == "jqlight.estimators.GARL"
+
+
+def test_a_file_that_is_there_comes_before_a_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart.yaml").write_text("seed_everything: 3")
+    assert find_file("quickstart.yaml", "conf") == Path("quickstart.yaml")
+    assert find_file("quickstart", "conf") == SHIPPED / "conf" / "quickstart.yaml"
+
+
+@pytest.mark.parametrize("given", ["there/quickstart.yaml", "../conf/quickstart.yaml", "quickstart.yml", "no_such"])
+def test_nothing_else_is_a_shipped_config(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"does not exist.*hotpotqa_cold, musique.*quickstart"):
+        list(read_config(find_file(given, "conf")))

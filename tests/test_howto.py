@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from enumeration import World, groups, save_three_token_gpt2
 from transformers import AutoTokenizer
 
+from jqlight.estimators import GARL
 from jqlight.token_format import Thinking, TokenFormat
 
 PAGES = Path(__file__).parents[1] / "docs" / "howto"
@@ -83,6 +86,25 @@ def test_the_script_trains_and_validates(tmp_path, monkeypatch, capsys):
     assert {"val/maj_at_4", "val/exact_pass_at_1"} <= logged.keys()
     assert "val/maj_at_4" in capsys.readouterr().out
     assert names["model"].run_seed == 0 and names["model"].benchmark is names["data"]
+
+
+@pytest.mark.parametrize("q", [0.0, 0.75])
+def test_the_loss_of_a_loop_of_ones_own_has_the_gradient_of_the_step(tmp_path, q):
+    names: dict = {}
+    exec(re.findall(r"```python\n(.*?)```", (PAGES / "script.md").read_text(), re.DOTALL)[1], names)
+    world = World(save_three_token_gpt2(tmp_path))
+    group = [world.rationales[i] for i in (0, 1, -1)]
+    (step,) = groups(world, [group], GARL(**world.settings(), q=q, rollouts=3))
+    log_z = torch.stack([world.log_prior(z) for z in group])
+    log_w = torch.stack([world.log_weight(z) for z in group])
+    loss = world.gradient(names["garl_loss"](log_z, log_w, q))
+    assert ((step - loss).norm() / loss.norm()).item() < 1e-10
+
+
+def test_a_script_does_not_show_what_libraries_advertise(tmp_path):
+    source = "from lightning import Trainer\nimport jqlight.estimators\nTrainer(accelerator='cpu')"
+    run = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not re.search("Tip|tensorboardX", run.stdout + run.stderr)
 
 
 @pytest.mark.filterwarnings("ignore")

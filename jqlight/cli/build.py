@@ -19,8 +19,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
 
+from jqlight import quiet
 from jqlight.benchmarks import Benchmark
-from jqlight.cli import messages, output, quiet
+from jqlight.cli import messages, output
 from jqlight.cli.checks import check_values, explain_trainer, warn_of_no_validation
 from jqlight.cli.cluster import leave_group
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, CommandLine, read_command_line, with_literal_texts

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from docstring_parser import parse_from_object
 
-from jqlight.config_files import read_config
+from jqlight.config_files import find_file, read_config
 from jqlight.tracking.run_folder import located, saved_config
 
 ROOTS = {"model": "jqlight.estimators", "data": "jqlight.benchmarks"}
@@ -71,7 +71,7 @@ def read_command_line(arguments: Sequence[str]) -> CommandLine:
         if name in ("config", "c") and word.startswith("-") and value and not value.startswith("--"):
             if not equals:
                 words.popleft()
-            _add_file(line, Path(value))
+            _add_file(line, find_file(value, "conf"))
             continue
         line.words.append(word)
         if word.startswith("--"):

@@ -43,7 +43,7 @@ def load_policy(checkpoint: Path) -> "Policy":
     """The policy as it was when ``checkpoint`` was written."""
     import torch
 
-    from jqlight.cli import quiet
+    from jqlight import quiet
     from jqlight.policy import Policy
     from jqlight.tracking.run_folder import located, run_of
 

@@ -6,7 +6,8 @@ import sys
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from jqlight.cli import output, quiet
+from jqlight import quiet
+from jqlight.cli import output
 from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI
 from jqlight.cli.cluster import requeue
 from jqlight.cli.config import CommandLine

@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jqlight.cli import failures, quiet
+from jqlight import quiet
+from jqlight.cli import failures
 from jqlight.cli.imports import find_classes_here
 from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 from jqlight.names import inert

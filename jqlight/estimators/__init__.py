@@ -8,5 +8,8 @@ from jqlight.estimators.paft import PAFT
 from jqlight.estimators.rft import RFT
 from jqlight.estimators.rloo import RLOO
 from jqlight.estimators.sft import SFT
+from jqlight.quiet import silence_advice
 
 __all__ = ["GARL", "GRPO", "PAFT", "RFT", "RLOO", "SFT", "Estimator", "MaxRL"]
+
+silence_advice()

@@ -28,7 +28,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from jqlight.config_files import read_yaml
+from jqlight.config_files import find_file, read_yaml
 from jqlight.errors import ConfigError
 from jqlight.sweep.keys import BASE, arguments, canonical, canonical_value, has_q, in_order, point_name
 from jqlight.tracking.run_names import check_experiment, check_name
@@ -103,14 +103,14 @@ def read_sweep(path: str | Path, overrides: Mapping[str, Any] | None = None, nam
     """The sweep of a file.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a shipped one.
         overrides: settings from the command line, on top of the file's own ``overrides``.
         name: another name for the sweep's folder.
 
     Raises:
         ConfigError: a missing file, an unknown section, or a setting that cannot work; names file and section.
     """
-    path = Path(path)
+    path = find_file(str(path), "sweeps")
     content = _load(path)
     if unknown := [key for key in content if key not in _KEYS]:
         raise ConfigError(f"{path}: given section {unknown[0]!r}, allowed are {', '.join(_KEYS)}")

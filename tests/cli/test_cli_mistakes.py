@@ -102,7 +102,7 @@ def test_a_wrong_file(real, shell, workplace, text, sentence):
     _check_manners(shell)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("reel.yaml", "did you mean real.yaml?"), ("zzz.yaml", "conf/ holds")])
+@pytest.mark.parametrize(("name", "hint"), [("reel.yaml", "did you mean real.yaml?"), ("zzz.yaml", "those that come")])
 def test_a_missing_file_names_the_nearest(real, shell, name, hint):
     assert shell("fit", "--config", name) == 2
     assert f"config: {name} does not exist; {hint}" in shell.err

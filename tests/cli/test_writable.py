@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from jqlight.cli import main, quiet
+from jqlight import quiet
+from jqlight.cli import main
 from jqlight.cli.config import read_command_line
 from jqlight.tracking import run_folder
 

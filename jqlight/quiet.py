@@ -1,4 +1,4 @@
-"""A clean screen: switches off the notices of libraries that say nothing about the user's run."""
+"""Switches off the notices of libraries that say nothing about the user's run: all in the command, some in a script."""
 
 import logging
 import os
@@ -54,14 +54,23 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
+def silence_advice() -> None:
+    """Leave out of a script's output what libraries say that is wrong here or advertises; all else stays as it is.
+
+    ``JQLIGHT_DEBUG=1`` leaves that too.
+    """
+    if os.environ.get("JQLIGHT_DEBUG"):
+        return
+    _silence_known_notices()
+    _silence_bars()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda line: "Tip:" not in str(line.msg))
+
+
 def silence_libraries() -> None:
     """Silence the notices of libraries, before they are imported; ``JQLIGHT_DEBUG=1`` leaves them as they are."""
     if os.environ.get("JQLIGHT_DEBUG"):
         return
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    for pattern in _WARNINGS:
-        warnings.filterwarnings("ignore", message=pattern)
+    _silence_known_notices()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("vllm").setLevel(logging.ERROR)  # used where VLLM_CONFIGURE_LOGGING=0
@@ -97,8 +106,19 @@ def silence_imported_libraries() -> None:
     """Silence what sets its own level when it is imported, and transformers' bars (downloads keep theirs)."""
     if os.environ.get("JQLIGHT_DEBUG"):
         return
+    _silence_bars()
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _silence_known_notices() -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for pattern in _WARNINGS:
+        warnings.filterwarnings("ignore", message=pattern)
+
+
+def _silence_bars() -> None:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "lightning_fabric", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
