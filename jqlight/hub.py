@@ -16,7 +16,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 
 from jqlight.errors import ConfigError, HubError
 
-BUNDLED = {"twohop": Path(__file__).parent / "assets" / "twohop"}
+BUNDLED = {name: Path(__file__).parent / "assets" / name for name in ("twohop", "khop")}
 """Models that come with the package, by the name one writes in a config."""
 
 _TIMEOUT_S = 5.0  # the hub client itself retries for half a minute before it gives up
@@ -39,7 +39,7 @@ def resolve(name_or_path: str) -> str:
         HubError: neither a folder nor a model that can be reached; found out within seconds.
     """
     if not name_or_path:
-        raise ConfigError("policy.name_or_path: given '', allowed is a local folder, a hub id or twohop")
+        raise ConfigError("policy.name_or_path: given '', allowed is a local folder, a hub id, twohop or khop")
     folder = Path(name_or_path).expanduser()
     if (folder / "adapter_config.json").is_file():
         raise ConfigError(

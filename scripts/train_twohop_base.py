@@ -8,7 +8,7 @@ are in its vocabulary and in none of its texts. About 2.5 minutes on one core.
 
 import argparse
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -33,21 +33,21 @@ MATRIX_LR, LR = 0.02, 3e-3
 HELD_OUT = 256
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(vocabulary: Sequence[str] = WORDS) -> PreTrainedTokenizerFast:
     """A word-level tokenizer: words between white space are tokens, decoding puts single spaces between them."""
-    words = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words = Tokenizer(WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
     words.pre_tokenizer = WhitespaceSplit()
     words.add_tokens([AddedToken(END, normalized=False, special=False)])  # a token also where no space sets it off
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """Random weights of the bundled architecture, 0.36 M parameters."""
+def build_model(tokenizer: PreTrainedTokenizerFast, layers: int = 3) -> Qwen3ForCausalLM:
+    """Random weights of the bundled architecture, 0.36 M parameters with three layers."""
     config = Qwen3Config(
-        vocab_size=len(WORDS),
+        vocab_size=len(tokenizer),
         hidden_size=96,
         intermediate_size=288,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,  # the smallest that vLLM's CPU attention has
@@ -122,7 +122,7 @@ def share_solved(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, he
     return float((written == expected).all(1).float().mean()) if written.shape == expected.shape else 0.0
 
 
-def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+def train(model: Qwen3ForCausalLM, drawn: Iterable[tuple[Tensor, Tensor]], steps: int) -> None:
     """Muon and AdamW on the labelled tokens; the learning rates fall to zero over the second half."""
     named = [(p, p.dim() == 2 and "embed" not in name) for name, p in model.named_parameters()]
     optimizers = [
@@ -131,18 +131,27 @@ def train(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     ]
 
     def share(step: int) -> float:
-        return min(1.0, (step + 1) / WARMUP, (STEPS - step) / (0.5 * STEPS))
+        return min(1.0, (step + 1) / WARMUP, (steps - step) / (0.5 * steps))
 
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, share) for optimizer in optimizers]
-    for step, (ids, labels) in enumerate(batches(tokenizer)):
+    for step, (ids, labels) in enumerate(drawn):
         loss = model(input_ids=ids, labels=labels).loss
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for part in (*optimizers, *schedules):
             part.step()
-        if step % 100 == 0 or step == STEPS - 1:
+        if step % 100 == 0 or step == steps - 1:
             print(f"step {step:5d}  loss {loss.item():.4f}", flush=True)
+
+
+def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the checkpoint, with a generation config that samples."""
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def main() -> None:
@@ -154,14 +163,10 @@ def main() -> None:
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
     print(f"{model.num_parameters():,} parameters")
-    train(model, tokenizer)
+    train(model, batches(tokenizer), STEPS)
     model.eval()
     print(f"solved in its own format: {share_solved(model, tokenizer, questions('validation', HELD_OUT)):.3f}")
-    model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
-    )
-    model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    save(model, tokenizer, args.out)
 
 
 if __name__ == "__main__":

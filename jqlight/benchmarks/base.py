@@ -102,6 +102,9 @@ class Benchmark(LightningDataModule):
         "exact_": on_answer(exact_match),
     }
     """Metric prefix to verifier; the empty prefix is the paper's rule."""
+    rationale_verifiers: ClassVar[Mapping[str, Verifier]] = {}
+    """Metric to the verifier that judges a sampled rationale, as text with its end of thinking; what it gets as
+    references are the prompt and then the golds."""
     evaluation_batch: ClassVar[int] = 64
     """Prompts sampled at once in validation, test and predict."""
     reward: ClassVar[str] = "exact_"

@@ -24,11 +24,20 @@ class Evaluator(nn.Module):
         verifiers: metric prefix to verifier.
         k: samples per example.
         normalise: what the majority vote takes for the same answer.
+        rationale_verifiers: name of a metric to the verifier whose mean score over the samples' rationales it is; see
+            :attr:`jqlight.benchmarks.Benchmark.rationale_verifiers`.
     """
 
-    def __init__(self, verifiers: Mapping[str, Verifier], k: int, normalise: Callable[[str], str] = fold) -> None:
+    def __init__(
+        self,
+        verifiers: Mapping[str, Verifier],
+        k: int,
+        normalise: Callable[[str], str] = fold,
+        rationale_verifiers: Mapping[str, Verifier] | None = None,
+    ) -> None:
         super().__init__()
         self.verifiers = dict(verifiers)
+        self.rationale_verifiers = dict(rationale_verifiers or {})
         self.k = k
         self.metrics = nn.ModuleDict()
         self._prefixes: dict[str, str] = {}
@@ -39,6 +48,9 @@ class Evaluator(nn.Module):
                 kinds[prefix.rstrip("_")] = MeanScore(verifier)
             self.metrics.update(kinds)
             self._prefixes |= dict.fromkeys(kinds, prefix)
+        for name, verifier in self.rationale_verifiers.items():
+            self.metrics[name] = MeanScore(verifier)
+            self._prefixes[name] = name
         self._rows: list[dict[str, Any]] = []
         self._ids: list[str] = []
 
@@ -55,13 +67,18 @@ class Evaluator(nn.Module):
         Raises:
             ValueError: fewer than k answers for an example.
         """
-        references = [example.references for example in examples]
+        texts = dict.fromkeys(self.verifiers, (predictions, [example.references for example in examples]))
+        if rationales is not None:
+            facts = [(example.prompt, *example.references) for example in examples]
+            texts |= dict.fromkeys(self.rationale_verifiers, (rationales, facts))
+        verifiers = {**self.verifiers, **self.rationale_verifiers}
         scores = {
-            prefix: [judge(verifier, *question) for question in zip(predictions, references, strict=True)]
-            for prefix, verifier in self.verifiers.items()
+            prefix: [judge(verifiers[prefix], *question) for question in zip(*judged, strict=True)]
+            for prefix, judged in texts.items()
         }
         for name, metric in self._all().items():
-            metric.update(predictions, references, scores[self._prefixes[name]])
+            if (prefix := self._prefixes[name]) in scores:
+                metric.update(*texts[prefix], scores[prefix])
         self._ids += [example.id for example in examples]
         for i, example in enumerate(examples):
             for m, answer in enumerate(predictions[i]):

@@ -59,6 +59,8 @@ def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, mod
     if told and scores[steps["first"]][monitor] > scores[steps["best"]][monitor]:
         start, score = steps["first"], scores[steps["first"]][monitor]
         lines.append(f"but the starting model scored higher: {monitor} {score:.3f} at step {start}")
+    if saving := next((c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint) and c.count), None):
+        lines.append(f"checkpoints      {saving.cost()}")
     if model is not None:
         lines.append(f"model            {shown_path(model)}  (a Hugging Face folder)")
     if trainer.loggers:

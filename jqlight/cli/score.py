@@ -50,7 +50,7 @@ def rescored(predictions: Path, benchmark: "type[Benchmark]", k: int | None) -> 
     fewest = min(len(answers) for _, answers, _ in questions)
     if not fewest or (k is not None and not 1 <= k <= fewest):
         raise ConfigError(f"-k: given {k}, allowed is 1 to {fewest}, the fewest samples that a question has")
-    evaluator = Evaluator(benchmark.verifiers, k or fewest, benchmark.normalise)
+    evaluator = Evaluator(benchmark.verifiers, k or fewest, benchmark.normalise, benchmark.rationale_verifiers)
     for example, answers, rationales in questions:
         evaluator.update([example], [answers], [rationales])
     return evaluator

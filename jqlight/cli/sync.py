@@ -42,7 +42,7 @@ def sync(folder: Path, store: str | None = None) -> str:
     uri = store_uri(store or recorded)
     if not same_store(uri, recorded or ""):
         journal.forget_upload()
-    journal.update(tracking_uri=redacted(uri))
+    journal.update(tracking_uri=redacted(uri), folder=str(folder.resolve()))
     uploader = Uploader(journal, uri)
     rows = uploader.missing()
     try:

@@ -145,7 +145,9 @@ class PolicyModule(LightningModule):
 
     def build_evaluator(self, benchmark: Benchmark) -> None:
         """Build what counts the samples of validation and test."""
-        self.evaluator = Evaluator(benchmark.verifiers, self.samples, benchmark.normalise)
+        self.evaluator = Evaluator(
+            benchmark.verifiers, self.samples, benchmark.normalise, benchmark.rationale_verifiers
+        )
         if benchmark.necessity:
             assert self.sampler is not None, "start_sampler() comes before"
             self.necessity = Necessity(self.policy, self.sampler, benchmark.verifiers, self.run_seed)

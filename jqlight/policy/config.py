@@ -28,7 +28,7 @@ class PolicyConfig:
     """Which causal language model is trained, and how its passes are cut to fit in memory."""
 
     name_or_path: str
-    """Local folder in Hugging Face format, a hub id, or "twohop" (the small model that comes with the package)."""
+    """Local folder in Hugging Face format, a hub id, or a small model of the package: "twohop", "khop"."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights; log-softmax is float32 in any case and sums are float64."""
     lora: LoRA | None = None

@@ -59,7 +59,8 @@ class ParentRun:
                 f"MLflow at {self.shown_store} cannot be used ({reason(error)}); "
                 f"start its server, or unset {STORE_VARIABLE} for a store in {folder.path.parent}"
             ) from error
-        folder.note(parent_run_id=self.run_id, store=self.shown_store, experiment=sweep.experiment)
+        facts = {"store": self.shown_store, "folder": str(folder.path.resolve()), "experiment": sweep.experiment}
+        folder.note(parent_run_id=self.run_id, **facts)
 
     @property
     def shown_store(self) -> str:
@@ -113,7 +114,8 @@ class ParentRun:
 
 
 def _store(noted: dict[str, str], folder: SweepFolder) -> str:
-    given, begun = os.environ.get(STORE_VARIABLE), moved_store(noted.get("store"), folder.path)
+    given = os.environ.get(STORE_VARIABLE)
+    begun = moved_store(noted.get("store"), folder.path, noted.get("folder"))
     if begun and given and not same_store(given, begun):
         raise ConfigError(
             f"{STORE_VARIABLE}: given {redacted(given)}, but this sweep was begun in {begun}; unset it or set it to "

@@ -26,12 +26,14 @@ class MovableArtifacts(LocalArtifactRepository):
 
 
 def found(artifact_uri: str, store: str) -> str:
-    """Where a run's artifacts are: ``artifact_uri``, or the same below ``mlartifacts`` beside the store's file."""
+    """Where a run's artifacts are: below ``mlartifacts`` beside the store's file if its experiment is, or as given."""
     file = sqlite_path(store)
     parts = Path(unquote(urlparse(artifact_uri).path)).parts
     if file is None or ARTIFACTS not in parts:
         return artifact_uri
     below = len(parts) - parts[::-1].index(ARTIFACTS)
-    if Path(*parts[:below]).is_dir():
+    beside = file.resolve().parent / ARTIFACTS
+    has_come_along = below < len(parts) and (beside / parts[below]).is_dir()
+    if Path(*parts[:below]).is_dir() and not has_come_along:
         return artifact_uri
-    return (file.resolve().parent / ARTIFACTS).joinpath(*parts[below:]).as_uri()
+    return beside.joinpath(*parts[below:]).as_uri()

@@ -41,6 +41,7 @@ class RunCheckpoint(ModelCheckpoint):
     Attributes:
         count: checkpoints written.
         seconds: time they took.
+        began: ``time.monotonic()`` when training began.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
         )
         self.every_n_steps, self.every_seconds = every_n_steps, 60 * every_minutes
-        self.count, self.seconds = 0, 0.0
+        self.count, self.seconds, self.began = 0, 0.0, time.monotonic()
         self._step_of_last = -1
         self._saved_at = time.monotonic()
         self._pending = False
@@ -79,6 +80,11 @@ class RunCheckpoint(ModelCheckpoint):
     def _pending_path(self) -> Path:
         return self.last_path.with_name(f"{LAST}.pending")
 
+    def cost(self) -> str:
+        """What the checkpoints of this process have taken so far, in words."""
+        share = self.seconds / max(self._saved_at - self.began, 1e-9)
+        return f"{self.count} written in {self.seconds:.1f} s, {share:.1%} of the training"
+
     # -- when ----------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,7 +95,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what training starts from: a disk that cannot hold checkpoints is told before the first step."""
         super().on_train_start(trainer, pl_module)
-        self._saved_at = time.monotonic()
+        self.began = self._saved_at = time.monotonic()
         if trainer.ckpt_path is None:
             self._save_last(trainer)
 
@@ -125,9 +131,10 @@ class RunCheckpoint(ModelCheckpoint):
         if self._validation_due is not None and trainer.max_steps == self._validation_due + 1:
             trainer.fit_loop.epoch_loop.max_steps = self._validation_due
         self._validation_due, self._pending = None, False
-        best = self._last_global_step_saved
+        best, begin = self._last_global_step_saved, time.monotonic()
         super().on_validation_end(trainer, pl_module)
-        self.count += self._last_global_step_saved != best
+        if self._last_global_step_saved != best:
+            self.count, self.seconds = self.count + 1, self.seconds + time.monotonic() - begin
         self._save_last(trainer, again=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -222,6 +222,7 @@ class RunLogger(Logger):
             run_name=self.run_name,
             directory=before.get("directory", str(Path.cwd())),  # what relative paths in the config are relative to
             tracking_uri=redacted(self.tracking_uri),
+            folder=str(self.run_dir.resolve()),  # a copy of it is told apart by this
             start_time=before.get("start_time", time.time()),
             status="RUNNING",
             tags={PARENT_TAG: parent} if parent else {},

@@ -60,20 +60,31 @@ def store_uri(given: str | None = None, *, recorded: str | None = None, runs: Pa
 
 def recorded_store(folder: Path) -> str | None:
     """The store that a run's folder names; None where it names none."""
-    return moved_store(read_record(folder).get("tracking_uri"), folder)
+    record = read_record(folder)
+    return moved_store(record.get("tracking_uri"), folder, record.get("folder"))
 
 
-def moved_store(uri: str | None, folder: Path) -> str | None:
-    """The store that was noted as ``uri`` in a folder.
+def moved_store(uri: str | None, folder: Path, was: str | None = None) -> str | None:
+    """The store that was noted as ``uri`` in a folder, which may have been moved or copied since.
 
-    Where a sqlite file is no longer there, folders have moved, as from a container to its host: then it is the file of
-    that name beside or above the folder.
+    A sqlite file beside or above the folder has come along, also where the old one is still there: a copy never writes
+    to what it was copied from.
+
+    Args:
+        uri: as it was noted.
+        folder: where the note lies now.
+        was: where it lay when it was made; None where that is not known, in notes of earlier versions.
     """
     path = sqlite_path(uri) if isinstance(uri, str) else None
-    if path is None or path.exists():
+    if path is None:
         return uri
-    near = list(folder.resolve().parents)[:3]  # a sweep's points lie two folders below
-    return sqlite_uri(next((place for place in near if (place / path.name).exists()), near[0]) / path.name)
+    here = folder.resolve()
+    before = list(Path(was).parents)[:2] if was and Path(was) != here else []  # a sweep's points lie two below
+    if path.exists() and path.parent not in before:
+        return uri
+    near = list(here.parents)[:3]
+    first = [here.parents[before.index(path.parent)]] if path.parent in before else []
+    return sqlite_uri(next((place for place in first + near if (place / path.name).exists()), near[0]) / path.name)
 
 
 def same_store(one: str, other: str) -> bool:

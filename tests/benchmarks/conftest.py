@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from cli_fixtures import empty_store, shell, workplace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from jqlight.token_format import Thinking, TokenFormat
+
+__all__ = ["empty_store", "shell", "workplace"]
 
 SPECIAL = ["<eos>", "<think>", "</think>", "<|user|>", "<|assistant|>"]
 

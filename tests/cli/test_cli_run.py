@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def test_fit_exports_the_best_checkpoint_not_the_last(shell, climber, workplace)
 def test_fit_says_where_everything_is(shell, climber):
     shell("fit", "--config", climber)
     assert "best checkpoint  runs/climber/checkpoints/best.ckpt  (val/maj_at_2 1.000 at step 4)" in shell.out
+    assert re.search(r"\ncheckpoints      \d written in \d+\.\d s, [1-9]\d?\.\d% of the training\n", shell.out)
     assert "model            runs/climber/model" in shell.out
     assert "jqlight ui runs/climber" in shell.out
     assert shell.out.startswith("jqlight fit: Climber (q = 0.25) on Numbers; files in runs/climber\nstart-up ")

@@ -12,7 +12,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from jqlight.cli import ui
 from jqlight.tracking.artifacts import MovableArtifacts, found
 from jqlight.tracking.journal import read_record
-from jqlight.tracking.mlflow import recorded_store
+from jqlight.tracking.mlflow import moved_store, recorded_store, sqlite_uri
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,33 @@ def test_a_moved_run_goes_on_as_the_same_run_and_writes_beside_its_store(moved, 
     assert {metric.step for metric in client.get_metric_history(before, "val/maj_at_2")} >= {8}
     assert "samples/step_000008.json" in set(artifacts(client, before))
     assert list(tmp_path.iterdir()) == []  # nothing is made where the store was
+
+
+def test_a_copied_project_leaves_the_one_it_was_copied_from_alone(shell, climber, monkeypatch, tmp_path_factory):
+    assert shell("fit", "--config", climber) == 0
+    copy = tmp_path_factory.mktemp("copies") / "work"
+    shutil.copytree(climber.parent, copy)
+    before = {path: path.read_bytes() for path in climber.parent.rglob("*") if path.is_file()}
+    monkeypatch.chdir(copy)
+    _artifact_repos_cache.clear()
+    assert shell("fit", "--config", "climber.yaml", "--ckpt_path", "last", "--trainer.max_steps", "8") == 0, shell.err
+    assert {path: path.read_bytes() for path in climber.parent.rglob("*") if path.is_file()} == before
+    client, run_id = MlflowClient(f"sqlite:///{copy}/runs/mlflow.db"), read_record(copy / "runs/climber")["run_id"]
+    assert client.get_run(run_id).data.metrics["val/maj_at_2"] is not None
+    assert {metric.step for metric in client.get_metric_history(run_id, "val/maj_at_2")} >= {8}
+    assert "samples/step_000008.json" in set(artifacts(client, run_id))
+
+
+def test_a_store_that_is_no_neighbour_stays_the_store_of_a_moved_run(tmp_path, monkeypatch):
+    folder, central = tmp_path / "new/runs/a", tmp_path / "central/mlflow.db"
+    for path in (folder, tmp_path / "new/runs/mlflow.db", central):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch() if path.suffix else path.mkdir()
+    assert moved_store(sqlite_uri(central), folder, str(tmp_path / "old/runs/a")) == sqlite_uri(central)
+    point = tmp_path / "old/runs/sweep/a"
+    assert moved_store(sqlite_uri(point.parents[1] / "mlflow.db"), tmp_path / "new/runs/sweep/a", str(point)) == (
+        sqlite_uri(tmp_path / "new/runs/mlflow.db")
+    )
 
 
 def test_a_new_run_in_a_moved_store_is_written_beside_it(moved, shell, tmp_path):
