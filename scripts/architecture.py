@@ -72,7 +72,7 @@ FLOORS: tuple[tuple[str, Mapping[str, str]], ...] = (
 
 # Okabe and Ito's colours, told apart with every common colour-vision deficiency.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, GAP = 16.0, 0.9, 1.75, 0.5
+WIDTH, BOX_HEIGHT, FLOOR_HEIGHT, GAP = 18.5, 0.9, 1.75, 0.5
 
 Edges = dict[str, set[str]]
 
