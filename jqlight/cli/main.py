@@ -96,7 +96,7 @@ def _guarded(verb: str, arguments: list[str]) -> int:
 
 def _run(verb: str, arguments: list[str]) -> int:
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+        near = difflib.get_close_matches(verb, [*VERBS, "--version", "--help"], n=1)
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
     quiet.silence_libraries()  # before any library reads these settings at import
