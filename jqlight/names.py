@@ -1,8 +1,9 @@
 """Names that several rooms write and read: those of scores, estimators, benchmarks and values of settings."""
 
+import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ ESTIMATORS = _exported("estimators", ("GARL", "PAFT"))
 
 BENCHMARKS = _exported("benchmarks", ("HotpotQA",))
 """Class names in ``jqlight.benchmarks``, likewise."""
+
+
+def meant(given: object, names: Iterable[str]) -> str:
+    """``; did you mean NAME?`` for the nearest of ``names``, whatever its case; empty where none is near."""
+    by_lower = {name.lower(): name for name in names if name != given}
+    near = difflib.get_close_matches(str(given).lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[near[0]]}?" if near else ""
+
 
 SCORE = re.compile(r"(?P<stage>val|test)/(?P<verifier>\w*?)(?P<kind>maj|pass)_at_(?P<k>\d+)")
 """A logged score of k samples, such as ``val/maj_at_16`` or ``test/exact_pass_at_1``; ``verifier`` is its prefix."""

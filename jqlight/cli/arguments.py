@@ -2,9 +2,11 @@
 
 import argparse
 import difflib
+import re
 from typing import Any, NoReturn
 
 from jqlight.errors import ConfigError
+from jqlight.names import meant
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -23,6 +25,9 @@ class CommandParser(argparse.ArgumentParser):
         """Raise ``message`` as a ConfigError."""
         options = [word.partition("=")[0] for word in self._words if word.startswith("--")]
         unknown = [option for option in options if option not in self._option_string_actions and "." not in option]
+        if choice := re.search(r"argument (\S+): invalid choice: '?([^']*)'? \(choose from (.*)\)", message):
+            option, given, allowed = choice[1], choice[2], choice[3].replace("'", "")
+            raise ConfigError(f"{option}: given {given}, allowed are {allowed}{meant(given, allowed.split(', '))}")
         near = difflib.get_close_matches(unknown[0], self._option_string_actions, n=1) if unknown else []
         hint = f"given {unknown[0]}, did you mean {near[0]}?" if near else f"`{self.prog} --help` lists the options"
         raise ConfigError(f"{message} ({hint})")

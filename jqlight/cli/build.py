@@ -26,6 +26,7 @@ from jqlight.cli.checks import check_values, explain_trainer, warn_of_no_validat
 from jqlight.cli.cluster import leave_group
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, CommandLine, read_command_line, with_literal_texts
 from jqlight.cli.plateau import StepPlateau
+from jqlight.cli.ranks import RankWatch
 from jqlight.cli.resume import ResumedOptimizer, changed_settings
 from jqlight.cli.retired import leave_out_retired
 from jqlight.errors import ConfigError, JQLightError
@@ -87,6 +88,7 @@ class RunCLI(LightningCLI):
     def __init__(self, verb: str, arguments: Sequence[str] | CommandLine) -> None:
         self.verb = verb
         self.run_folder: RunFolder
+        self.ranks = RankWatch(verb)
         quiet.silence_imported_libraries()
         self.given = arguments if isinstance(arguments, CommandLine) else read_command_line(arguments)
         # Bare class names in a config resolve among what is imported.
@@ -214,6 +216,7 @@ class RunCLI(LightningCLI):
     def _callbacks(self, settings: dict[str, Any]) -> list[Callback]:
         given = settings.get("callbacks") or []
         callbacks: list[Callback] = [*given] if isinstance(given, list) else [given]
+        callbacks.append(self.ranks)
         if self.verb == "fit":
             callbacks += [StepPlateau(), ValidationScores(), EndAtSignal()]
             if checkpoint := self.run_folder.checkpoint:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from jqlight.errors import ConfigError, DataError, HubError, JQLightError
 from jqlight.tracking.mlflow import redacted
 
 _WAYS_OUT = {
@@ -24,6 +25,15 @@ _WAYS_OUT = {
 # Reported from anywhere in a chain of causes; other system errors only if they are the error itself.
 _DEEP = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LONGEST_MESSAGE = 300
+
+
+USAGE_EXIT = 2
+
+
+def described(error: Exception) -> tuple[int, str]:
+    """Exit code and sentence of an error: 2 for what the user wrote, 1 for what happened."""
+    code = USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
+    return code, str(error) if isinstance(error, JQLightError) else sentence(error)
 
 
 def sentence(error: BaseException) -> str:

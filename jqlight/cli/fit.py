@@ -51,13 +51,16 @@ def run(cli: RunCLI) -> int:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             return _end(cli, error)
         if isinstance(error, MisconfigurationException):
-            raise ConfigError(f"trainer: {error}") from error
+            error = ConfigError(f"trainer: {error}")
+        if isinstance(error, Exception):
+            error = cli.ranks.first_failure(error)
         if not isinstance(error, ConfigError | DataError) and (way_on := output.way_on(cli.run_folder)):
             print(way_on, file=sys.stderr)
-        raise
+        raise error
     for logger in loggers:
         logger.held = False
         logger.finalize("success")
+    cli.ranks.close()
     return 0
 
 

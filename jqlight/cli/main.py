@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from jqlight import quiet
 from jqlight.cli import failures
 from jqlight.cli.imports import find_classes_here
-from jqlight.errors import ConfigError, DataError, HubError, JQLightError
+from jqlight.errors import ConfigError
 from jqlight.names import inert
 from jqlight.tracking.interrupts import Stopped, ended_by_signals
 from jqlight.tracking.run_folder import RUNS, check_writable
@@ -40,7 +40,6 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """Verb -> module with ``main(argv) -> exit code`` (``jqlight.cli.fit``: ``main(verb, line)``), and one line."""
 
-USAGE_EXIT = 2
 INTERRUPTED_EXIT = 130
 _SIGNAL_EXIT = 128
 DEBUG, DEBUG_OPTION = "JQLIGHT_DEBUG", "--debug"
@@ -68,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if debug and before is None:
             del os.environ[DEBUG]
-    if argv is None and code > _SIGNAL_EXIT:
-        # All is written. The engine's way out takes seconds, and who ends a run by a signal may kill it after a few.
+    if argv is None and (code > _SIGNAL_EXIT or (code and "MASTER_ADDR" in os.environ)):
+        # All is written. The engine's way out takes seconds, and who ends a run by a signal may kill it after a few; a
+        # process group's waits for ranks that are gone.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -89,14 +89,16 @@ def _guarded(verb: str, arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        sentence = str(error) if isinstance(error, JQLightError) else failures.sentence(error)
-        print(inert(f"jqlight {verb}: {sentence}"), file=sys.stderr)
-        return USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
+        code, sentence = failures.described(error)
+        # The other processes of a node have read the same command and the same files, and rank 0 speaks for them.
+        if code != failures.USAGE_EXIT or os.environ.get("LOCAL_RANK", "0") == "0":
+            print(inert(f"jqlight {verb}: {sentence}"), file=sys.stderr)
+        return code
 
 
 def _run(verb: str, arguments: list[str]) -> int:
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+        near = difflib.get_close_matches(verb, [*VERBS, "--version", "--help"], n=1)
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
     quiet.silence_libraries()  # before any library reads these settings at import

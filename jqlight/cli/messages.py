@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -10,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, chosen_class, settings_of
 from jqlight.errors import ConfigError, JQLightError
-from jqlight.names import BENCHMARKS, ESTIMATORS
+from jqlight.names import BENCHMARKS, ESTIMATORS, meant
 
 RUN_KEYS = (
     "seed_everything",
@@ -28,6 +29,8 @@ RUN_KEYS = (
 """Top-level settings that are no section."""
 CLASSES = {"model": ESTIMATORS, "data": BENCHMARKS}
 """Config section -> the classes that come with jqlight."""
+OWN_CLASSES = {"optimizer": "torch.optim", "lr_scheduler": "torch.optim.lr_scheduler"}
+"""Section of its own -> where its classes usually come from."""
 _KINDS = {"model": LightningModule, "data": LightningDataModule}
 
 _TYPES = {
@@ -38,6 +41,9 @@ _TYPES = {
     "<class 'NoneType'>": "null",
     "<class 'dict'>": "a mapping",
     "<class 'list'>": "a list",
+    "<class 'collections.abc.Iterable'>": "a list",
+    "PositiveInt": "a whole number above 0",
+    "PositiveFloat": "a number above 0",
     "<class 'torch.Tensor'>": "",
 }
 
@@ -102,6 +108,7 @@ def _unknown(given: GivenSetting, known: Iterable[str]) -> str:
     parent = given.key.rpartition(".")[0]
     same_depth = [key for key in known if not given.key.startswith(f"{key}.")]
     near = difflib.get_close_matches(given.key, same_depth, n=1, cutoff=0.75)
+    near = near or [key for key in RUN_KEYS if key.startswith(given.key)][:1]
     hidden = ("h", "help", "print_config", "class_path")
     siblings = sorted(k for k in known if k.rpartition(".")[0] == parent and k.rpartition(".")[2] not in hidden)
     if near:
@@ -116,17 +123,26 @@ def _unknown(given: GivenSetting, known: Iterable[str]) -> str:
 def explain(message: str, settings: Sequence[GivenSetting]) -> str:
     """One sentence for a message of the argument parser about these settings."""
     text = message.strip()
-    if unrecognized := re.search(r"unrecognized arguments: --?([^\s=]+)", text):
-        key = unrecognized[1]
+    if unrecognized := re.search(r"unrecognized arguments: (--?)([^\s=]+)", text):
+        key = unrecognized[2]
+        if unrecognized[1] == "-":
+            return f"-{key}: not understood; settings are given with two dashes, as in --{key} VALUE"
+        if own := [name for name in RUN_KEYS if name.startswith(f"{key}.")]:
+            return f"{key}: given {_cut(_value(key, settings))}, allowed are {' and '.join(own)}"
         return f"{_full(key, settings)}: no such setting; `jqlight fit --help` lists them"
     if text.startswith("unrecognized arguments:"):
         return f"{text.partition(': ')[2]}: not understood; settings are given as --key value"
     if empty := re.search(r"argument --?([^\s:]+): expected .*argument", text):
-        return f"{empty[1]}: given without a value"
+        bare = [given.key for given in settings if given.value == "" or str(given.value).startswith("--")]
+        within = [key for key in bare if key == empty[1] or key.startswith(f"{empty[1]}.")]
+        return f"{within[-1] if within else empty[1]}: given without a value"
     if unknown := re.search(r"[Oo]ption '([^']+)' (?:is not accepted)?|does not accept option '([^']+)'", text):
         leaf = unknown[1] or unknown[2]
         key = _full(leaf, settings)
-        return f"{key}: no such setting{_given_where(key, settings)}"
+        section = key.split(".")[0]
+        later = [given.key for given in settings if given.key == section][-1:] if section in ROOTS else []
+        order = f"; --{section} comes before its settings" if later else ""
+        return f"{key}: no such setting{_given_where(key, settings)}{order}"
     if missing := re.search(r"arguments are required: (.+)", text):
         return _missing_sentence([part.strip() for part in missing[1].split(",")])
     if module := re.search(r"Problem with given class_path '([^']+)':\s*(.+)", text):
@@ -150,17 +166,23 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -
     key = _full(leaf, settings)
     if key in ("model", "data"):
         return _class_sentence(key, settings, "no such class")
+    if key in OWN_SECTIONS:
+        home = import_module(OWN_CLASSES[key])
+        value = _cut(_value(key, settings))
+        example = meant(value, vars(home)) or f", as {'AdamW' if key == 'optimizer' else 'StepLR'}"
+        return f"{key}: given {value}, allowed are the classes of {home.__name__} and import paths of others{example}"
     expected = re.findall(r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]*\])", details)
     if "jqlight.objective.Commitment" in details:
         expected.append("a schedule or Splice (class_path and init_args)")
+    expected = re.findall(r"Positive(?:Int|Float)\b", details)[:1] + expected
     allowed = " or ".join(dict.fromkeys(filter(None, map(_type_name, dict.fromkeys(expected)))))
-    given = _last([key], settings)
-    value = given.value if given else _given_value(details)
+    value = _value(key, settings, _given_value(details))
+    choices = [name for part in expected if part.startswith("typing.Literal") for name in _type_name(part).split(", ")]
     if "Unable to load config" in details:
         return f"{key}: given {_cut(value)}, allowed are its own settings, as in --{key}.KEY VALUE"
     if not allowed:
         return f"{key}: given {_cut(value)}; {' '.join(details.split())}"
-    return f"{key}: given {_cut(value)}, allowed is {allowed}"
+    return f"{key}: given {_cut(value)}, allowed is {allowed}{meant(value, choices)}"
 
 
 def _class_sentence(key: str, settings: Sequence[GivenSetting], problem: str) -> str:
@@ -170,9 +192,9 @@ def _class_sentence(key: str, settings: Sequence[GivenSetting], problem: str) ->
     if not names:
         return f"{key}: given {value}, {problem}"
     bare = str(given.value).rsplit(".", 1)[-1] if given else ""
-    near = difflib.get_close_matches(bare, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near and near[0] != bare else ""
-    return f"{key}: given {value}, {problem}; allowed are {', '.join(names)} or a class's import path{hint}"
+    return (
+        f"{key}: given {value}, {problem}; allowed are {', '.join(names)} or a class's import path{meant(bare, names)}"
+    )
 
 
 def _type_name(text: str) -> str:
@@ -195,6 +217,11 @@ def _full(leaf: str, settings: Sequence[GivenSetting]) -> str:
 
 def _last(keys: Sequence[str], settings: Sequence[GivenSetting]) -> GivenSetting | None:
     return next((given for given in reversed(settings) if given.key in keys), None)
+
+
+def _value(key: str, settings: Sequence[GivenSetting], default: Any = "something else") -> Any:
+    given = _last([key], settings)
+    return given.value if given else default
 
 
 def _given_where(key: str, settings: Sequence[GivenSetting]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError
-from jqlight.names import BENCHMARKS
+from jqlight.names import BENCHMARKS, meant
 
 if TYPE_CHECKING:
     from jqlight.benchmarks import Benchmark
@@ -71,5 +71,6 @@ def benchmark_class(name: str | None, predictions: Path) -> "type[Benchmark]":
         raise ConfigError(f"--benchmark: not given, and there is no {beside}; allowed are {', '.join(BENCHMARKS)}")
     found = find_class("data", name)
     if found is None or not hasattr(found, "verifiers"):
-        raise ConfigError(f"--benchmark: given {name}, allowed are {', '.join(BENCHMARKS)} or a class's import path")
+        allowed = f"{', '.join(BENCHMARKS)} or a class's import path{meant(name, BENCHMARKS)}"
+        raise ConfigError(f"--benchmark: given {name}, allowed are {allowed}")
     return found

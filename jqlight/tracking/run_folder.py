@@ -68,6 +68,8 @@ def check_writable(folder: Path) -> None:
     if can_write(folder):
         return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"run_dir: {folder} cannot be a folder, since {there} is a file; give another folder")
     user = f"user {os.getuid()}" if os.name == "posix" else "this user"
     raise ConfigError(
         f"run_dir: {folder} needs a folder that {user} can write, but {there.absolute()} belongs to user "

@@ -96,6 +96,8 @@ def test_a_negative_number_behind_a_blank_is_a_value(climber, shell, value):
         ("sweep s.yaml --dry-rnu", "did you mean --dry-run?"),
         ("sweep s.yaml --job 3", "did you mean --jobs?"),
         ("score p.jsonl --bechmark=x", "did you mean --benchmark?"),
+        ("prompts --config c.yaml --split tran", "--split: given tran, allowed are train, validation, test; did"),
+        ("--verison", "did you mean `jqlight --version`?"),
     ],
 )
 def test_a_misspelt_option_of_a_small_command_gets_the_nearest(shell, command, hint):

@@ -71,6 +71,7 @@ def test_the_benchmark_is_the_one_that_the_predictions_were_made_on(shell, predi
         (["nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["predictions.jsonl"], "--benchmark: not given, and there is no scores.json"),
         (["predictions.jsonl", "--benchmark", "SQuAD"], "--benchmark: given SQuAD, allowed are HotpotQA"),
+        (["predictions.jsonl", "--benchmark", "hotpotQQ"], "import path; did you mean HotpotQA?"),
         (["predictions.jsonl", "--benchmark", "FinQA", "-k", 3], "-k: given 3, allowed is 1 to 2"),
         (["predictions.jsonl", "--benchmark", "FinQA", "-k", 0], "-k: given 0, allowed is 1 to 2"),
     ],

@@ -17,7 +17,7 @@ from lightning import Callback, Trainer
 from torch import Tensor
 
 from jqlight.benchmarks import Example
-from jqlight.estimators import GARL
+from jqlight.estimators import GARL, distributed
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
 
@@ -41,6 +41,7 @@ class Last(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        assert trainer.strategy.model is trainer.lightning_module, "no wrapper with buckets of its own"
 
 
 def main(path: str, devices: int, folder: str) -> None:
@@ -49,6 +50,8 @@ def main(path: str, devices: int, folder: str) -> None:
     worlds = [World(path, id=f"question {i}", prompt_ids=(2, 1, 2, 0)[: i + 1]) for i in range(4)]
     samples = [[world.rationales[(i + m) % 5] for m in range(3)] for i, world in enumerate(worlds)]
     own = [range(4) if devices == 1 else range(n) if rank == 0 else range(n, 4) for n in SHARES]
+    if devices > 1:
+        distributed.BUCKET_BYTES = 3000  # several buckets, and tensors above it
     last = Last()
     settings = {} if devices == 1 else {"strategy": "ddp", "use_distributed_sampler": False}
     # The scaled step has all that the raw one has, and one number more that the ranks must agree on.
@@ -66,7 +69,7 @@ def main(path: str, devices: int, folder: str) -> None:
     (validation,) = trainer.validate(make(GARL, path), datamodule=data, verbose=False)
     found = {"gradients": recorder.gradients, "metrics": kept, "skipped": estimator.all_or_nothing.skipped}
     torch.save({**found, "validation": validation}, Path(folder) / f"{devices}-{rank}.pt")
-    if torch.distributed.is_initialized():
+    if devices > 1:
         # Left to the interpreter's exit, a group whose threads still run can abort the process.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

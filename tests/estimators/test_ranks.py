@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import ranks_worker as worker
 import torch
 
-WORKER = Path(__file__).parent / "ranks_worker.py"
+WORKER = Path(worker.__file__)
 
 
 def run(path: str, devices: int, folder: Path) -> list[dict]:
@@ -22,7 +23,8 @@ def run(path: str, devices: int, folder: Path) -> list[dict]:
 
 
 def test_two_ranks_compute_what_one_does(three_token_gpt2: str, tmp_path: Path) -> None:
-    (alone,) = run(three_token_gpt2, 1, tmp_path)
+    worker.main(three_token_gpt2, 1, str(tmp_path))
+    alone = torch.load(tmp_path / "1-0.pt")
     assert alone["metrics"]["train/dead_groups"] == 2 and alone["skipped"] == 1
     assert alone["validation"]["val/necessity_swapped"] != 0
     for rank in run(three_token_gpt2, 2, tmp_path):
