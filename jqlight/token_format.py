@@ -180,6 +180,11 @@ class TokenFormat:
         """Whether ``ids`` end in ``text``, up to what else their last token holds; decodes no more than is needed."""
         return text in self.decode(ids[-_TOKENS_PER_CHARACTER * len(text) :])
 
+    def is_blank(self, ids: Sequence[int]) -> bool:
+        """Whether a sampled rationale says nothing before its end: white space at most."""
+        kept = [i for i in ids if i not in self.eos_ids]
+        return not self.decode(kept).partition(self.thinking.end)[0].strip()
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of any token ids with every special token visible, for people to read."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -1,12 +1,12 @@
-"""Picture of MLflow's own comparison page on the runs of a sweep, with headless Chromium.
+"""Pictures of what MLflow's pages show of a sweep, table and charts, with headless Chromium.
 
-    python scripts/screenshot_mlflow.py --experiment quickstart-q --out docs/images/mlflow_compare.png
+    python scripts/screenshot_mlflow.py --sweep runs/quickstart_q --out docs/images/mlflow
 
-Starts an MLflow server on the store, opens the page as a browser does, and stops the server again.
+Starts an MLflow server on the sweep's store, opens the addresses that `jqlight sweep` prints, as a browser does, and
+stops the server again. Writes OUT_table.png and OUT_charts.png.
 """
 
 import argparse
-import json
 import os
 import shutil
 import socket
@@ -14,21 +14,24 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jqlight.report.runs import child_records, find_parents
-from jqlight.tracking.mlflow import open_store, store_uri
+from jqlight.cli.ui import find_store
+from jqlight.files import read_json
+from jqlight.tracking.mlflow import open_store
+from jqlight.tracking.views import charts, leave_view
 
 SERVER_SECONDS = 120
-PAGE_MILLISECONDS = 30_000
+PAGE_MILLISECONDS = 60_000
 """Time that the page believes to have passed before the picture is taken."""
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # A mouse, without which charts show their toolbars all the time.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 ]
 
 
@@ -64,12 +67,6 @@ def stop(server: "subprocess.Popen[bytes]") -> None:
             server.wait()
 
 
-def comparison_page(url: str, experiment_id: str, run_ids: list[str]) -> str:
-    """Address of MLflow's comparison page on these runs."""
-    quoted = [urllib.parse.quote(json.dumps(ids)) for ids in (run_ids, [experiment_id])]
-    return f"{url}/#/compare-runs?runs={quoted[0]}&experiments={quoted[1]}"
-
-
 def open_page(address: str, *, picture: Path | None = None, size: str = "1900,1200") -> str:
     """The page's HTML as the browser ends up with it; also saves a picture of it."""
     browser = find_chromium()
@@ -93,19 +90,16 @@ def find_chromium() -> str | None:
 def main() -> None:
     """Take the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--store", help="sqlite file or URI (default: runs/mlflow.db)")
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sweep", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument("--out", type=Path, required=True, help="path of the pictures without _table.png, _charts.png")
     options = parser.parse_args()
-    store = store_uri(options.store)
-    client = open_store(store, must_exist=True)
-    parents = find_parents(client, options.experiment)
-    run_ids = [record.run_id for record in child_records(client, parents, lambda keys: [])]
-    experiment = client.get_experiment_by_name(options.experiment)
+    store = find_store(options.sweep, None)
+    parent = read_json(options.sweep / "sweep.json")["parent_run_id"]
+    view = leave_view(open_store(store, must_exist=True), parent)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with serve(store, Path("runs") / "mlartifacts") as url:
-        open_page(comparison_page(url, experiment.experiment_id, run_ids), picture=options.out)
-    print(options.out)
+    with serve(store, options.sweep.parent / "mlartifacts") as url:
+        for name, page, size in (("table", view, "1800,620"), ("charts", charts(view), "1600,1040")):
+            open_page(f"{url}/{page}", picture=options.out.with_name(f"{options.out.name}_{name}.png"), size=size)
 
 
 def _wait(server: "subprocess.Popen[bytes]", url: str, output: object) -> None:

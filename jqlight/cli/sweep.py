@@ -154,6 +154,7 @@ def _run(
         _say(console, f"to run what is missing: {again}")
     if any(run.status in (Status.FINISHED, Status.KEPT) for run in runs):
         _compare(console, parent, folder)
+    _say_where(console, parent, folder)
     if runner.stopped_by is not None:
         return _SIGNAL_EXIT + runner.stopped_by
     return int(any(run.status is Status.FAILED for run in runs))
@@ -192,6 +193,13 @@ def _compare(console: Console, parent: "ParentRun", folder: SweepFolder) -> None
         return
     present(console, report, folder.path / "comparison")
     log_report(client, report, parent.run_id, folder.path / "comparison")
+
+
+def _say_where(console: Console, parent: "ParentRun", folder: SweepFolder) -> None:
+    from jqlight.cli.ui import addresses
+
+    if view := parent.leave_view():
+        _say(console, "\n".join(["", *addresses(parent.store, view, folder.path)]))
 
 
 def _launcher(options: argparse.Namespace, lock: int) -> Launcher:

@@ -51,6 +51,7 @@ class Necessity:
 
     def update(self, examples: Sequence[Example], groups: Sequence[Sequence[Rollout]]) -> None:
         """Take up questions with their sampled rollouts, and compute what needs no other question."""
+        is_blank = self._sampler.token_format.is_blank
         for example, rollouts in zip(examples, groups, strict=True):
             self._examples.append(example)
             self._thoughts.append([(*r.rationale_ids, *r.forced_ids) for r in rollouts])
@@ -58,7 +59,7 @@ class Necessity:
                 {
                     "id": example.id,
                     "gain": self._gain(example, rollouts),
-                    "empty_rationales": _mean(self._is_empty(r) for r in rollouts),
+                    "empty_rationales": _mean(is_blank(r.rationale_ids) for r in rollouts),
                     "thinking_tokens": _mean(len(r.rationale_ids) for r in rollouts),
                 }
             )
@@ -88,11 +89,6 @@ class Necessity:
         with torch.inference_mode(False), torch.no_grad():
             *own, empty = self._policy.group(example.prompt_ids, [*rows, Continuation([], end, target)]).log_answer()
         return _mean((log_p - empty).item() for log_p in own)
-
-    def _is_empty(self, rollout: Rollout) -> bool:
-        form = self._sampler.token_format
-        text = form.decode([i for i in rollout.rationale_ids if i not in form.eos_ids])
-        return not text.partition(form.thinking.end)[0].strip()
 
     def _scores(self, thoughts: Sequence[Sequence[Sequence[int]]]) -> list[dict[str, float]]:
         """Prefix -> mean score of the greedy answers behind each question's ``thoughts``, question by question."""

@@ -18,6 +18,7 @@ from jqlight.estimators.alarms import Alarms
 from jqlight.objective import Coefficients
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
+from jqlight.token_format import TokenFormat
 
 # In float32 a healthy engine and trainer differ by about 1e-6 nats; 1e-3 means different weights.
 FLOAT32_GAP_LIMIT = 1e-3
@@ -110,7 +111,8 @@ class StepLog:
         grad_norm: float,
     ) -> None:
         """Log one step under ``train/``: ``means`` of this rank are averaged over ranks, peaks maximised."""
-        values = {f"train/{name}": value for name, value in {**means, **_lengths(rollouts)}.items()}
+        form: TokenFormat = module.token_format  # type: ignore[assignment]
+        values = {f"train/{name}": value for name, value in {**means, **_lengths(rollouts, form)}.items()}
         values |= {f"time/{phase}": seconds for phase, seconds in record.seconds.items()}
         values = distributed.mean(values, module.device)
         for count in _COUNTS & values.keys():
@@ -175,9 +177,10 @@ def _is_empty(rollout: Rollout) -> bool:
     return len(rollout.rationale_ids) == len(rollout.rationale_logprobs) <= 1 and not rollout.truncated
 
 
-def _lengths(rollouts: Sequence[Sequence[Rollout]]) -> dict[str, float]:
+def _lengths(rollouts: Sequence[Sequence[Rollout]], form: TokenFormat) -> dict[str, float]:
     drawn = _drawn(rollouts)
     return {
         "thinking_tokens": sum(len(r.rationale_ids) for r in drawn) / len(drawn),
         "truncated": sum(r.truncated for r in drawn) / len(drawn),
+        "empty_rationales": sum(form.is_blank(r.rationale_ids) for r in drawn) / len(drawn),
     }

@@ -1,5 +1,6 @@
 """From runs to what they say: a row per run, grouped by setting for means and spreads over seeds."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -88,6 +89,12 @@ class Comparison:
     def settings(self) -> dict[Setting, pd.DataFrame]:
         """The runs of each setting."""
         return dict(iter(self.runs.groupby("setting", sort=False)))  # type: ignore[arg-type]
+
+    def best(self) -> tuple[Setting, "pd.Series[float]"] | None:
+        """The setting with the largest mean maj@k, then pass@1, over its runs, and its means; None without scores."""
+        means = [(setting, runs[list(SCORES)].mean()) for setting, runs in self.settings().items()]
+        scored = [entry for entry in means if not math.isnan(entry[1]["maj"])]
+        return max(scored, key=lambda entry: (entry[1]["maj"], entry[1]["pass_1"])) if scored else None
 
     def panels(self) -> dict[str, dict[Setting, pd.DataFrame]]:
         """The settings of each panel, with their runs."""

@@ -16,11 +16,12 @@ from mlflow.entities import Run
 
 from jqlight.errors import ConfigError
 from jqlight.escape import THRESHOLD, WINDOW
+from jqlight.names import majority, pass_at
 from jqlight.report.compare import Comparison, compare, metric_keys
 from jqlight.report.figures import Picture, pictures
 from jqlight.report.published import compare_with_published, read_published
 from jqlight.report.runs import SWEEP_FILE, child_records, single_records
-from jqlight.report.tables import markdown, run_table, summary_table
+from jqlight.report.tables import markdown, plain, run_table, summary_table
 from jqlight.tracking.journal import read_record
 from jqlight.tracking.mlflow import redacted, sqlite_path
 from jqlight.tracking.run_folder import is_live
@@ -28,6 +29,7 @@ from jqlight.tracking.run_folder import is_live
 ARTIFACTS = "comparison"
 """Artifact folder of the parent run."""
 _SUMMARY = f"{ARTIFACTS}/summary.json"
+_NOTE, _NOTE_CHARACTERS = "mlflow.note.content", 5000  # servers refuse longer ones
 _NOTES = (
     "Validation numbers are those of each run's best validation (largest maj@k, the earliest of equals), as means ± "
     "sample standard deviation over n runs; shares between 0 and 1.",
@@ -93,6 +95,27 @@ class Report:
         # What MLflow's log_table writes; that one would append to the table of an earlier comparison.
         client.log_dict(run_id, table, _SUMMARY)
         client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([{"path": _SUMMARY, "type": "table"}]))
+        if len(self.sweeps) == 1:
+            self._summarise(client, client.get_run(run_id))
+
+    def _summarise(self, client: MlflowClient, parent: Run) -> None:
+        """Put the best setting's scores and the table on the sweep's own page; a description of someone's own stays."""
+        best, note = self.comparison.best(), parent.data.tags.get(_NOTE, "")
+        head = f"Sweep {parent.info.run_name}: "
+        if best is None or (note and not note.startswith(head)):
+            return
+        setting, means = best
+        names = {"maj": majority(self.comparison.k or "k"), "pass_1": pass_at(1)}
+        values = {f"best/{name}": float(means[column]) for column, name in names.items()}
+        if setting.q_number is not None:
+            values["best/q"] = setting.q_number
+        for name, value in values.items():
+            if parent.data.metrics.get(name) != value:
+                client.log_metric(parent.info.run_id, name, value)
+        scores = ", ".join(f"{name.removeprefix('best/')} {value:.3f}" for name, value in values.items())
+        text = f"{head}{len(self.comparison.runs)} runs. Best: {plain(setting.method)} ({scores})."
+        table = f"{text}\n\n{markdown(self.tables()['summary'])}"
+        client.set_tag(parent.info.run_id, _NOTE, table if len(table) <= _NOTE_CHARACTERS else text)
 
     def html(self) -> str:
         """The whole report as one HTML page with its figures inside."""

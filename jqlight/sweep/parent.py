@@ -27,6 +27,7 @@ from jqlight.tracking.mlflow import (
     store_errors,
     store_uri,
 )
+from jqlight.tracking.views import try_view
 
 _ENDED = {Status.STOPPED: "KILLED", Status.WAITING: "KILLED", Status.FAILED: "FAILED"}
 """Status of a point -> MLflow's, the worst first; all other points are FINISHED."""
@@ -61,6 +62,7 @@ class ParentRun:
             ) from error
         facts = {"store": self.shown_store, "folder": str(folder.path.resolve()), "experiment": sweep.experiment}
         folder.note(parent_run_id=self.run_id, **facts)
+        self.leave_view()
 
     @property
     def shown_store(self) -> str:
@@ -70,6 +72,10 @@ class ParentRun:
     def environment(self) -> dict[str, str]:
         """Variables that make a point's run a child of this one, in the same store."""
         return {STORE_VARIABLE: self.store, PARENT_VARIABLE: self.run_id}
+
+    def leave_view(self) -> str | None:
+        """Address of the view of this sweep, from ``#`` on, see :mod:`jqlight.tracking.views`; None without one."""
+        return try_view(self._client, self.run_id)
 
     def close(self, runs: list[Run]) -> None:
         """End the parent run, and the runs of points whose process crashed or was killed before it could."""

@@ -5,6 +5,7 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +28,7 @@ PARENT_VARIABLE = "JQLIGHT_PARENT_RUN_ID"
 PARENT_TAG = "mlflow.parentRunId"
 SWEEP_TAG = "jqlight.sweep"
 """Tag of a sweep's parent run: the sweep's name."""
+_KIND = "mlflow.experimentKind"
 PARAM_CHARACTERS = 500
 """Characters of a parameter's value; older servers refuse longer ones."""
 
@@ -277,7 +279,7 @@ def ensure_experiment(client: "MlflowClient", name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, artifact_location=artifact_location(client.tracking_uri)))
+            return str(client.create_experiment(name, artifact_location(client.tracking_uri), experiment_kind()))
         except MlflowException:  # another process made it in the meantime
             found = client.get_experiment_by_name(name)
             if found is None:
@@ -285,3 +287,11 @@ def ensure_experiment(client: "MlflowClient", name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def experiment_kind(tags: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The tag by which MLflow opens an experiment on its runs, not on traces; a kind that someone chose stays."""
+    chosen = (tags or {}).get(_KIND, "")
+    return (
+        {} if chosen and not chosen.endswith(("_inferred", "no_inferred_type")) else {_KIND: "custom_model_development"}
+    )

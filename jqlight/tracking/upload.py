@@ -16,6 +16,7 @@ from jqlight.tracking.mlflow import (
     reason,
     redacted,
 )
+from jqlight.tracking.views import try_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,7 +52,7 @@ class Uploader:
     def __init__(self, journal: Journal, store: str) -> None:
         self.journal, self.store = journal, store
         self._client: MlflowClient | None = None
-        self._checked = False
+        self._checked = self._viewed = False
         # The upload thread and whoever asks the logger for its run id must not both create the run.
         self._lock = threading.RLock()
 
@@ -116,6 +117,7 @@ class Uploader:
         with self._lock:
             run_id = self.ensure_run()
             self._push_fields(run_id)
+            self._leave_view(run_id)
             sent = self._push_metrics(run_id)
             self._push_artifacts(run_id)
             self._push_status(run_id)
@@ -143,6 +145,12 @@ class Uploader:
         if changed:
             self.client.log_batch(run_id, tags=[RunTag(k, str(v)) for k, v in changed.items()])
             self.journal.note(uploaded={"tags": tags})
+
+    def _leave_view(self, run_id: str) -> None:
+        """Once a process; a sweep leaves its own."""
+        if not self._viewed and PARENT_TAG not in self.journal.record.get("tags", {}):
+            try_view(self.client, run_id)
+        self._viewed = True
 
     def _push_metrics(self, run_id: str) -> int:
         from mlflow.entities import Metric

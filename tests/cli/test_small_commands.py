@@ -6,10 +6,13 @@ import threading
 
 import pytest
 import torch
+from mlflow import MlflowClient
+from synthetic_runs import Fake, log_sweep
 
 from jqlight import hub, machine
 from jqlight.cli import doctor, ui
 from jqlight.cli.doctor import Finding
+from jqlight.files import write_json
 from jqlight.sampling import build
 from jqlight.tracking.journal import Journal
 from jqlight.tracking.logger import RunLogger
@@ -163,6 +166,19 @@ def test_ui_runs_the_server_in_its_process_and_names_the_page(workplace, shell, 
     assert started == [(sys.executable, command, store)]
     assert "--backend-store-uri" not in command
     assert "http://127.0.0.1:5077/#/experiments/7/runs/r1" in shell.capsys.readouterr().out
+
+
+def test_ui_names_the_view_of_the_sweep_in_the_folder_or_of_what_was_started_last(workplace, shell, monkeypatch):
+    store = f"sqlite:///{workplace}/runs/mlflow.db"
+    parents = {name: log_sweep(MlflowClient(store), [Fake("GARL", "1")], name=name) for name in ("a", "b")}
+    monkeypatch.setattr(ui, "exec_server", lambda command, store: 0)
+    write_json(workplace / "runs/a/sweep.json", {"parent_run_id": parents["a"], "store": store})
+    for folder, name in (("runs/a", "a"), ("runs", "b")):
+        assert shell("ui", folder, "--port", "5077") == 0
+        view = (
+            f"http://127.0.0.1:5077/#/experiments/1/runs?viewStateShareKey=sweep-{name}&workflowType=machine_learning"
+        )
+        assert f"table    {view}\ncharts   {view}&compareRunsMode=CHART\n" in shell.out
 
 
 def test_ui_names_a_port_that_is_in_use(workplace, shell):

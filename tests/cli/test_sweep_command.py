@@ -58,6 +58,9 @@ def test_sweep_has_one_parent_run_and_tells_its_points(fake_fit, write_sweep, ca
     assert call["argv"][call["argv"].index("--experiment_name") + 1] == "exp"
     output = capsys.readouterr().out
     assert "q0-seed0: started; log: runs/s/q0-seed0/output.log" in output
+    view = f"http://127.0.0.1:5000/#/experiments/{parent.info.experiment_id}/runs?viewStateShareKey=sweep-s"
+    assert f"MLflow   jqlight ui runs/s\ntable    {view}&workflowType=machine_learning\ncharts   {view}&" in output
+    assert "mlflow.sharedViewState.sweep-s" in client.get_experiment(parent.info.experiment_id).tags
     assert "q0-seed0: finished (1 of 2): step 3, success 0.3, maj@k 0.500" in output
     assert "sweep s: 2 finished" in output
 

@@ -9,7 +9,7 @@ from functools import partial
 import exact
 import pytest
 import torch
-from enumeration import World, fit, groups
+from enumeration import A, World, fit, groups
 from lightning import Callback, Trainer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -376,6 +376,7 @@ def test_diagnostics_of_a_step(world: World) -> None:
         "train/max_amplified_advantage": 3 * max(float(c) for c in exact_score(world, (0, 1, 4))),
         "train/thinking_tokens": sum(len(z.rationale_ids) for z in sample) / 3,
         "train/truncated": sum(bool(z.forced_ids) for z in sample) / 3,
+        "train/empty_rationales": sum(A not in z.rationale_ids for z in sample) / 3,
         "train/q": 0.5,
         "train/dead_groups": 0.0,
         "train/lr": 0.0,

@@ -197,3 +197,25 @@ def test_the_stores_password_is_not_in_the_report(store, tmp_path):
     shown.write(tmp_path)
     assert "http://user:***@host" in (tmp_path / "report.html").read_text()
     assert not any(b"s3cret" in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_the_sweeps_own_run_names_the_best_setting_once_and_keeps_a_description_of_someones_own(store, tmp_path):
+    _, client, parent = store
+    for _ in range(2):
+        report = read(client, parent)
+        report.write(tmp_path)
+        report.log(client, parent, tmp_path)
+    run = client.get_run(parent)
+    # Of equal votes the largest pass@1; its first run, since all are equal here.
+    assert {name: run.data.metrics[f"best/{name}"] for name in ("maj_at_16", "pass_at_1", "q")} == {
+        "maj_at_16": 0.8,
+        "pass_at_1": 0.2,
+        "q": 0.75,
+    }
+    assert len(client.get_metric_history(parent, "best/q")) == 1
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("Sweep made_up: 4 runs. Best: GARL q=0.75 (maj_at_16 0.800, pass_at_1 0.200, q 0.750).")
+    assert "| GARL splice(0.05) | 1 |" in note
+    client.set_tag(parent, "mlflow.note.content", "mine")
+    read(client, parent).log(client, parent, tmp_path)
+    assert client.get_run(parent).data.tags["mlflow.note.content"] == "mine"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import urllib.request
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from synthetic_runs import Fake, log_sweep
 
 from jqlight.cli.compare import main
 from jqlight.errors import JQLightError
+from jqlight.tracking.views import charts, leave_view
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "screenshot_mlflow.py"
 RUNS = [Fake("GARL", q, seed, middle) for q, middle in (("0", None), ("0.75", 30), ("1", 20)) for seed in (0, 1)]
@@ -27,14 +29,14 @@ def script():
 
 @pytest.fixture(scope="module")
 def server(script, tmp_path_factory):
-    """(URL, experiment id, parent run id, runs' ids) of a server with one made-up sweep, logged through it."""
+    """(URL, experiment id, parent run id, the store's URI) of a server with one made-up sweep, logged through it."""
     folder = tmp_path_factory.mktemp("server")
-    with script.serve(f"sqlite:///{folder}/mlflow.db", folder / "artifacts") as url:
+    store = f"sqlite:///{folder}/mlflow.db"
+    with script.serve(store, folder / "artifacts") as url:
         client = mlflow.MlflowClient(url)
         parent = log_sweep(client, RUNS, sweep_file="base: x.yaml\n")
         experiment = client.get_experiment_by_name("e").experiment_id
-        found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
-        yield url, experiment, parent, [run.info.run_id for run in found]
+        yield url, experiment, parent, store
 
 
 def rest(url, path, **body):
@@ -83,20 +85,34 @@ def test_compare_leaves_its_report_on_the_parent_run(server, tmp_path, capsys):
     assert list(table["method"]) == ["GARL q=0", "GARL q=0.75", "GARL q=1", "GARL splice(0.05)"]
 
 
-def test_comparison_page_shows_the_runs_in_a_browser(server, script, tmp_path):
+def test_the_sweeps_view_shows_q_and_scores_in_a_browser_without_a_click(server, script):
     if script.find_chromium() is None:
         pytest.skip("no Chromium on this machine")
-    url, experiment, _, runs = server
-    address = script.comparison_page(url, experiment, runs)
-    page = script.open_page(address)
-    assert f"Comparing {len(RUNS)} Runs from 1 Experiment" in page
+    url, experiment, parent, store = server
+    view = leave_view(mlflow.MlflowClient(url), parent)
+    tags = mlflow.MlflowClient(url).get_experiment(experiment).tags
+    # A program that has the file itself, as a run without a server, leaves the same.
+    assert leave_view(mlflow.MlflowClient(store), parent) == view
+    assert mlflow.MlflowClient(url).get_experiment(experiment).tags == tags
+    table = text_of(script.open_page(f"{url}/{view}"))
+    assert f"{len(RUNS)} matching runs" in table
+    for name in ("val/maj_at_16", "val/pass_at_1", "estimator", "seed"):
+        assert name in table
+    # A row: estimator, q, maj@16, pass@1. By score, so that q = 0, which never escapes, comes last.
+    rows = re.findall(r"GARL (0|0\.75|1|splice\(0\.05\)) (0|0\.6\d*) (0|0\.15\d*) ", table)
+    assert [q for q, _, _ in rows[-2:]] == ["0", "0"]
+    assert sorted(q for q, _, _ in rows[:-2]) == ["0.75", "0.75", "1", "1", "splice(0.05)"]
+    assert [float(score) for _, score, _ in rows] == pytest.approx([0.6] * 5 + [0, 0])
+    page = text_of(script.open_page(f"{url}/{charts(view)}"))
+    for name, ticks in (("val/maj_at_16", "0 0.2 0.4 0.6"), ("val/pass_at_1", "0 0.05 0.1 0.15")):
+        assert f"q vs. {name} 0 0.5 1 {ticks} q {name} " in page
     assert "GARL-q0.75-seed1" in page
-    assert "val/maj_at_16" in page
-    script.open_page(address, picture=tmp_path / "page.png")
-    picture = (tmp_path / "page.png").read_bytes()
-    # A blank page of this size takes some 10 kB.
-    assert picture.startswith(b"\x89PNG")
-    assert len(picture) > 50_000
+    assert re.search(r"train/log_success 20 40 60 [−\d ]+ Step GARL", page)
+
+
+def text_of(page):
+    """The text of a page's HTML, words apart by one space."""
+    return " ".join(re.sub(r"<[^>]+>", " ", re.sub(r"(?s)<(script|style).*?</\1>", "", page)).split())
 
 
 def test_server_that_is_gone_is_one_sentence(monkeypatch):
