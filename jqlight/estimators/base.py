@@ -3,6 +3,7 @@
 sample rationales -> score -> coefficients -> weighted log-likelihood backward -> optimizer step -> sync the engine
 """
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -18,13 +19,16 @@ from jqlight.errors import ConfigError, NonFiniteError
 from jqlight.estimators import distributed
 from jqlight.estimators.all_or_nothing import AllOrNothing, OnNonFinite
 from jqlight.estimators.module import PolicyModule, check_count
-from jqlight.estimators.rollouts import Lookahead, RolloutGroups, RolloutSource, StepBatch
+from jqlight.estimators.rollouts import ImportanceRatios, Lookahead, RolloutGroups, RolloutSource, StepBatch
 from jqlight.estimators.scale import StepScale
 from jqlight.estimators.step_metrics import StepLog, StepRecord
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, Group, PolicyConfig
+from jqlight.policy.memory import is_out_of_memory
 from jqlight.sampling import Rollout, SamplerConfig
 from jqlight.tracking.checkpoint_files import not_finite
+
+log = logging.getLogger(__name__)
 
 
 class GroupSample(NamedTuple):
@@ -122,26 +126,19 @@ class Estimator(PolicyModule):
         """
         record = StepRecord()
         prompts = distributed.total(len(batch), self.device)
-        self._begin_step()
         with record.timed("sample"):
             rollouts, ratios = self.source.rollouts(StepBatch(self.global_step, batch))
-        problem = None
         with self.source.prefetching(self._following(), record.timed("sample")):
-            for example, drawn in zip(batch, rollouts, strict=True):
-                with record.timed("score"):
-                    group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in drawn])
-                    signal = self.signal(example, drawn, group).unsqueeze(0)
-                    if problem := self._not_finite(signal, example):
-                        break
-                    sample = GroupSample(example, drawn, group, None if ratios is None else ratios.of(drawn, group))
-                    coefficients = self.coefficients(signal, sample)
-                with record.timed("update"):
-                    self._backward(signal, sample, coefficients, scale=1 / prompts)
-                record.add(signal, coefficients)
-                if ratios is None:
-                    with record.timed("score"):
-                        # After backward, whose forward has the log-probs of most rows: only the others run for this.
-                        record.compare_engine(drawn, group)
+            while True:
+                self._begin_step()
+                try:
+                    problem = self._accumulate(batch, rollouts, ratios, record, scale=1 / prompts)
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    self._shrink(error)
+                record.restart()
+                if ratios is not None:
+                    ratios.restart()
             if self._is_exact and not problem:
                 record.check_engine(self.global_step, self.device)
             with record.timed("update"):
@@ -156,7 +153,48 @@ class Estimator(PolicyModule):
             self, record, rollouts, {**means, **self.source.metrics(ratios), **self.step_scale.metrics()}, norm
         )
 
+    def _accumulate(
+        self,
+        batch: list[Example],
+        rollouts: RolloutGroups,
+        ratios: ImportanceRatios | None,
+        record: StepRecord,
+        scale: float,
+    ) -> str | None:
+        """Add the gradient of every group of the batch, times ``scale``; what is not finite, where something is."""
+        for example, drawn in zip(batch, rollouts, strict=True):
+            with record.timed("score"):
+                group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in drawn])
+                signal = self.signal(example, drawn, group).unsqueeze(0)
+                if problem := self._not_finite(signal, example):
+                    return problem
+                sample = GroupSample(example, drawn, group, None if ratios is None else ratios.of(drawn, group))
+                coefficients = self.coefficients(signal, sample)
+            with record.timed("update"):
+                self._backward(signal, sample, coefficients, scale)
+            record.add(signal, coefficients)
+            if ratios is None:
+                with record.timed("score"):
+                    # After backward, whose forward has the log-probs of most rows: only the others run for this.
+                    record.compare_engine(drawn, group)
+        return None
+
     # -- parts of the step -------------------------------------------------------------------------------------------
+
+    def _shrink(self, error: BaseException) -> None:
+        """After memory ran out have smaller micro-batches, with which the step begins again; else raise ``error``."""
+        tokens = self.policy.shrink() if is_out_of_memory(error) else None
+        if tokens is None:
+            raise error
+        self.step_log.out_of_memory += 1
+        log.warning(
+            "step %d: memory ran out; the step begins again, from here on with policy.micro_batch_tokens %d",
+            self.global_step,
+            tokens,
+        )
+        if self.device.type == "cuda":
+            error.__traceback__ = None  # its frames hold the tensors of the pass that failed
+            torch.cuda.empty_cache()
 
     def draw(self, batch: StepBatch) -> RolloutGroups:
         """The rollouts of a training step, in the step's number format: autocast is a thread's own."""

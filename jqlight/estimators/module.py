@@ -21,6 +21,7 @@ from jqlight.estimators.placement import check_placement
 from jqlight.model_folder import check_weights
 from jqlight.names import majority
 from jqlight.policy import Policy, PolicyConfig
+from jqlight.policy.memory import pending_state
 from jqlight.sampling import Decoding, Rollout, Sampler, SamplerConfig, build_sampler, rollout_seed
 from jqlight.sampling.vllm.process import assert_world
 from jqlight.startup import mark
@@ -173,7 +174,11 @@ class PolicyModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the trainable parameters and, where there is one, its schedule."""
-        optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        optimizer = self.optimizer(trained)
+        # What undoes a step is a copy in host memory, which is the trainer's own on a CPU.
+        copies = 2 if self.device.type == "cpu" else 1
+        self.policy.pending_bytes = lambda: pending_state(optimizer, trained, copies=copies)
         if self.lr_scheduler is None:
             return optimizer
         return {

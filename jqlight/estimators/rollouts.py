@@ -51,6 +51,10 @@ class ImportanceRatios:
         self._log_ratios.append(log_ratio)
         return truncated(log_ratio, MAX_IMPORTANCE_RATIO)
 
+    def restart(self) -> None:
+        """Forget what was gathered: the step begins again."""
+        self._log_ratios = []
+
     def metrics(self) -> dict[str, float]:
         """Mean ratio before truncation (1 in expectation) and share of ratios that were truncated."""
         ratios = torch.cat(self._log_ratios).exp()

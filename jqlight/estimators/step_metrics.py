@@ -42,6 +42,10 @@ class StepRecord:
         yield
         self.seconds[phase] += perf_counter() - start
 
+    def restart(self) -> None:
+        """Forget the groups, not the time that they took: the step begins again."""
+        self.gap, self._signals, self._coefficients = None, [], []
+
     def add(self, signal: Tensor, coefficients: Coefficients) -> None:
         """Take in a group's signal and coefficients, (1, M) each."""
         self._signals.append(signal)
@@ -95,11 +99,13 @@ class StepLog:
     Attributes:
         escape: when the run left its cold start, and whether it collapsed since.
         alarms: whether anything is being learnt.
+        out_of_memory: how often a step of this process began again with smaller micro-batches.
     """
 
     def __init__(self) -> None:
         self.escape = EscapeMonitor()
         self.alarms = Alarms()
+        self.out_of_memory = 0
         self._reported: set[str] = set()
 
     def log(
@@ -119,10 +125,13 @@ class StepLog:
             values[count] *= distributed.world_size()
         peaks = {"train/max_amplified_advantage": max_amplified_advantage(record.coefficients)}
         peaks |= {"alive": float(record.has_signal), "thinks": float(not all(map(_is_empty, _drawn(rollouts))))}
+        peaks["out_of_memory"] = float(self.out_of_memory)
         if record.gap is not None:
             peaks["train/logprob_gap"] = record.gap
         peaks = distributed.largest(peaks, module.device)
         values |= {name: value for name, value in peaks.items() if name.startswith("train/")}
+        if peaks["out_of_memory"]:
+            values["train/out_of_memory"] = peaks["out_of_memory"]
         optimizer = module.optimizers().optimizer  # type: ignore[union-attr]
         values |= {"train/grad_norm": grad_norm, "train/lr": optimizer.param_groups[0]["lr"]}
         values |= self._watch(module, values["train/success"])

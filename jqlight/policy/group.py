@@ -29,7 +29,7 @@ class Group:
         self, network: Network, budget: Budget, prompt_ids: Sequence[int], continuations: Sequence[Continuation]
     ) -> None:
         self._network = network
-        self._budget = budget
+        self.budget = budget
         device = network.model.device
         self._prompt_ids = torch.tensor(list(prompt_ids), dtype=torch.long, device=device)
         self._rows = build_rows(continuations, device)
@@ -40,6 +40,16 @@ class Group:
         self._values = torch.zeros(self._rows.tokens.shape, dtype=torch.float64, device=device)
         self._known = [length == 0 for length in self._rows.lengths]
         self._spent = False
+
+    @property
+    def tokens(self) -> float:
+        """What all of the group, run at once, would take of a token budget."""
+        return len(self._prompt_ids) + self._cost(self._plan(range(len(self._rows.lengths))))
+
+    @property
+    def fits(self) -> bool:
+        """Whether the whole group fits in the budget, so that its graph can be kept."""
+        return self.tokens <= self.budget.tokens
 
     def log_rationale(self) -> Tensor:
         """log p(z_m | x*), (M,) float64 nats, detached: the sum over sampled tokens; forced ones have no part in it."""
@@ -102,7 +112,7 @@ class Group:
         if not missing:
             return
         batches = self._plan(missing)
-        fits = len(self._prompt_ids) + self._cost(batches) <= self._budget.tokens
+        fits = len(self._prompt_ids) + self._cost(batches) <= self.budget.tokens
         graph = torch.is_grad_enabled() and not self._spent
         self._open_prompt(graph=graph)
         if fits and graph:
@@ -177,12 +187,12 @@ class Group:
 
     def _row_extra(self) -> float:
         """Tokens' worth of memory that a row costs on top of its own tokens."""
-        share = self._budget.copy_share if self._share else 1.0
+        share = self.budget.copy_share if self._share else 1.0
         return share * len(self._prompt_ids)
 
     def _plan(self, rows: Sequence[int]) -> list[list[int]]:
         lengths = [self._rows.lengths[row] for row in rows]
-        batches = plan(lengths, self._budget.tokens, extra=self._row_extra())
+        batches = plan(lengths, self.budget.tokens, extra=self._row_extra())
         return [[rows[i] for i in batch] for batch in batches]
 
     def _cost(self, batches: Sequence[Sequence[int]]) -> float:

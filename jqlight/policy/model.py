@@ -1,7 +1,8 @@
 """The trained causal language model: loading, adapters, groups, weights and export."""
 
 import copy
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from jqlight.policy.memory import make_budget
 from jqlight.policy.sharing import choose_route
 from jqlight.token_format import TokenFormat
 
+log = logging.getLogger(__name__)
+
 
 class Policy(nn.Module):
     """A causal language model with its tokenizer, as the estimators use it.
@@ -34,6 +37,7 @@ class Policy(nn.Module):
     Attributes:
         config: the settings.
         model: the Hugging Face model, once :meth:`load` has run.
+        pending_bytes: how much memory beside gradients training will still take, as far as somebody knows.
     """
 
     model: PreTrainedModel
@@ -43,6 +47,9 @@ class Policy(nn.Module):
         self.config = config
         self._route: Route | None = None
         self._budget: Budget | None = None
+        self._checkpointed = config.gradient_checkpointing is True
+        self._largest = 0.0
+        self.pending_bytes: Callable[[], int] = lambda: 0
         self._dropout: dict[str, Any] = {}
 
     @cached_property
@@ -84,7 +91,7 @@ class Policy(nn.Module):
         model = model_folder.load_model(self.path, config=config, dtype=getattr(torch, self.config.dtype))
         if self.config.lora is not None:
             adapters.inject(model, self.config.lora)
-        if self.config.gradient_checkpointing:
+        if self._checkpointed:
             checkpoint_layers(model)
         self.model = model.train()
 
@@ -103,10 +110,29 @@ class Policy(nn.Module):
             rows = build_rows(continuations, self.model.device)
             route = self._route = choose_route(self.model, prompt_ids, rows, share=self.config.share_prompt)
         if self._budget is None:
-            checkpointed = self.config.gradient_checkpointing
-            self._budget = make_budget(self.model, self.config.micro_batch_tokens, checkpointed=checkpointed)
+            self._budget = self._make_budget(checkpointed=self._checkpointed)
         network = Network(self.model, route or Route(share=False, compact=False))
-        return Group(network, self._budget, prompt_ids, continuations)
+        group = Group(network, self._budget, prompt_ids, continuations)
+        if not group.fits and self.config.gradient_checkpointing == "auto" and not self._checkpointed:
+            wider = Group(network, self._make_budget(checkpointed=True), prompt_ids, continuations)
+            if wider.fits:
+                log.info("policy.gradient_checkpointing auto: on, since a group fits in memory only so")
+                self._checkpointed, self._budget, group = True, wider.budget, wider
+                checkpoint_layers(self.model)
+        self._largest = max(self._largest, group.tokens)
+        return group
+
+    def _make_budget(self, *, checkpointed: bool) -> Budget:
+        tokens, pending = self.config.micro_batch_tokens, self.pending_bytes()
+        return make_budget(self.model, tokens, checkpointed=checkpointed, pending=pending)
+
+    def shrink(self) -> int | None:
+        """Halve the token budget after memory ran out; the new one, or None where it is small already."""
+        tokens = min(self._budget.tokens if self._budget else 0, int(self._largest)) // 2
+        if self._budget is None or tokens < 1:
+            return None
+        self._budget, self._largest = self._budget._replace(tokens=tokens), 0.0
+        return tokens
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Names and tensors as in a checkpoint, detached, adapters merged: what :meth:`Engine.sync` takes.
