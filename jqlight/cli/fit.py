@@ -52,6 +52,11 @@ def run(cli: RunCLI) -> int:
             return _end(cli, error)
         if isinstance(error, MisconfigurationException):
             error = ConfigError(f"trainer: {error}")
+        if isinstance(error, KeyError) and "optimizer state" in str(error):  # Lightning's
+            error = ConfigError(
+                f"ckpt_path: {cli.run_folder.checkpoint} holds weights alone, without the optimizer's state that fit "
+                "goes on from; export it and train the exported model in a new run"
+            )
         if isinstance(error, Exception):
             error = cli.ranks.first_failure(error)
         if not isinstance(error, ConfigError | DataError) and (way_on := output.way_on(cli.run_folder)):

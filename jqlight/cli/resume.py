@@ -33,8 +33,14 @@ def changed_settings(checkpoint: Path, config: Mapping[str, Any]) -> Changes:
         ConfigError: another class, or anything where there is a schedule, which goes on as it began.
     """
     saved = saved_config(checkpoint)
-    content = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved else None
+    try:
+        content = yaml.safe_load(saved.read_text(encoding="utf-8")) if saved else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
     if not isinstance(content, dict):
+        log.warning("%s is damaged: whether the optimizer's settings are still the run's own is not known.", saved)
+        return {}
+    if not content:
         return {}
     before, now = ({part: side.get(part) for part in _PARTS} for side in (content, config))
     scheduled = bool(before["lr_scheduler"] or now["lr_scheduler"])

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -171,6 +171,21 @@ class PolicyModule(LightningModule):
         """Load the policy's weights, once."""
         self.policy.load()
         mark("model")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **settings: Any) -> Any:
+        """As ever, but weights of another model are refused in one sentence.
+
+        Raises:
+            ConfigError: names or shapes are not this model's.
+        """
+        try:
+            return super().load_state_dict(state_dict, *args, **settings)
+        except RuntimeError as error:
+            why = " ".join(str(error).partition("\n")[2].split())
+            raise ConfigError(
+                f"ckpt_path: the checkpoint's weights are not those of policy.name_or_path {self.policy.path} with its "
+                f"policy.lora ({why[:200]}); give those that the run was trained with"
+            ) from error
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the trainable parameters and, where there is one, its schedule."""

@@ -147,6 +147,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:  # cut off when a process was killed; the next one wrote on behind it
+    except ValueError:  # cut off when a process was killed (the next one wrote on behind it), or no text at all
         return None
-    return row if isinstance(row, dict) and "step" in row else None
+    numbers = isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values())
+    return row if numbers and isinstance(row.get("step"), int) else None

@@ -179,12 +179,12 @@ class Uploader:
             if name.startswith("samples/"):
                 self._push_table(run_id, name, path)
             else:
-                self.client.log_text(run_id, path.read_text(encoding="utf-8"), name)
+                self.client.log_text(run_id, path.read_text(encoding="utf-8", errors="replace"), name)
             self.journal.note(uploaded={"artifacts": {**done, name: stamp}})
 
     def _push_table(self, run_id: str, name: str, path: Path) -> None:
         # Line by line of the file: `splitlines` would also cut at U+2028 and its like, which models do write.
-        with path.open(encoding="utf-8", newline="\n") as file:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
             rows = [json.loads(line) for line in file]
         columns = list(dict.fromkeys(key for row in rows for key in row))
         table = {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 LAST = "runs/climber/checkpoints/last.ckpt"
@@ -78,6 +79,24 @@ def test_what_the_checkpoint_cannot_go_on_with_is_refused_with_both(shell, stopp
     assert shell.err.count("\n") == 1
     assert lr_of_config() == 0.5
     assert len(column("train/lr")) == 4
+
+
+@pytest.mark.parametrize("damaged", [b"model: {class_pa", b"\xff\xfe{", b"", b"- 1\n"])
+def test_a_damaged_config_of_the_run_is_told_and_made_again(shell, stopped, climber, damaged):
+    stopped()
+    Path("runs/climber/config.yaml").write_bytes(damaged)
+    assert shell("fit", "--config", climber, "--ckpt_path", "last", "--trainer.max_steps", "6") == 0, shell.err
+    assert "runs/climber/config.yaml is damaged: whether the optimizer's settings are still" in shell.err
+    assert lr_of_config() == 0.5 and column("train/success") == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+def test_a_checkpoint_without_the_optimizers_state_is_no_way_to_go_on(shell, stopped, climber):
+    stopped()
+    content = torch.load(LAST, weights_only=True)
+    del content["optimizer_states"]
+    torch.save(content, LAST)
+    assert shell("fit", "--config", climber, "--ckpt_path", LAST, "--trainer.max_steps", "6") == 2
+    assert "last.ckpt holds weights alone, without the optimizer's state" in shell.err and shell.err.count("\n") == 1
 
 
 def test_a_checkpoint_taken_out_of_its_run_tells_its_kind_of_optimizer_itself(shell, stopped, climber):

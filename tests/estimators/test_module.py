@@ -74,3 +74,14 @@ def test_the_benchmarks_reward_reaches_the_estimator(kind, three_token_gpt2):
     assert seen and any(max(lengths) > 0 for lengths, _ in seen.values())
     for lengths, signal in seen.values():
         assert torch.equal(signal, torch.tensor(lengths, dtype=torch.float64))
+
+
+def test_weights_of_another_model_are_refused_by_name(three_token_gpt2):
+    estimator = make(GARL, three_token_gpt2)
+    estimator.policy.load()
+    state = estimator.state_dict()
+    name = next(iter(state))
+    for wrong in ({**state, name: state[name][:1]}, {key: value for key, value in state.items() if key != name}):
+        with pytest.raises(ConfigError, match=f"weights are not those of policy.name_or_path .*{name}"):
+            estimator.load_state_dict(wrong)
+    estimator.load_state_dict(state)

@@ -50,6 +50,19 @@ def test_a_line_cut_off_by_a_kill_costs_no_other_line(journal):
     assert again.series("a") == [(1, 1.0), (3, 3.0)]
 
 
+DAMAGED = [b"\x00\xff\x80", b'{"step": "x"}', b'{"step": 2, "a": "x"}', b"[1]", b'{"a": 2.0}', b"5"]
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_lines_cost_no_other_line(journal, damage):
+    journal.log_metrics({"a": 1.0}, 1)
+    with journal.metrics_path.open("ab") as file:
+        file.write(damage + b"\n")
+    again = Journal(journal.folder)
+    again.log_metrics({"a": 3.0}, 3)
+    assert again.series("a") == [(1, 1.0), (3, 3.0)] and again.last_step() == 3
+
+
 def test_of_a_step_logged_twice_the_later_value_counts(journal):
     for step, value in [(1, 0.1), (2, 0.2), (3, 0.3), (2, 0.25)]:
         journal.log_metrics({"a": value}, step)
@@ -66,8 +79,9 @@ def test_the_record_merges_and_survives(journal):
 
 def test_a_folder_without_a_record_has_an_empty_one(tmp_path):
     assert read_record(tmp_path / "nowhere") == {}
-    (tmp_path / "run.json").write_text("{")
-    assert read_record(tmp_path) == {}
+    for damaged in (b"{", b"", b"\xff\xfe{}", b"[]"):
+        (tmp_path / "run.json").write_bytes(damaged)
+        assert read_record(tmp_path) == {}
 
 
 def test_artifacts_have_their_names_in_mlflow(journal):
