@@ -1,5 +1,6 @@
 """Sweeps with made-up metrics, logged through MLflow's client as real runs log theirs: nothing is trained."""
 
+import json
 import math
 from dataclasses import dataclass
 
@@ -23,10 +24,17 @@ class Fake:
     benchmark: str = "TwoHop"
     scenario: str = "cold"
     params: tuple[tuple[str, str], ...] = ()
+    questions: tuple[float, ...] = ()
+    """Score of each question at the best validation, kept as runs keep it; its mean should be ``best``."""
+    first_question: int = 0
 
     @property
     def name(self):
         return "-".join([self.estimator, *([f"q{self.q}"] if self.q else []), f"seed{self.seed}"])
+
+    @property
+    def by_question(self):
+        return [(f"q{self.first_question + i}", score) for i, score in enumerate(self.questions)]
 
     def success(self, step):
         return 1e-9 if self.middle is None else 1 / (1 + math.exp(self.middle - step))
@@ -89,5 +97,12 @@ def log_run(client, experiment_id, run, parent=None):
     client.log_batch(
         run_id, params=[Param(*item) for item in params.items()], tags=[RunTag(*item) for item in facts.items()]
     )
+    if run.questions:
+        rows = [{"id": id, "maj_at_16": score} for id, score in run.by_question]
+        client.log_text(
+            run_id,
+            "".join(json.dumps(row) + "\n" for row in rows),
+            f"questions/step_{20 if run.middle is None else 40:06d}.jsonl",
+        )
     client.set_terminated(run_id)
     return run_id

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from jqlight.cli.arguments import CommandParser
 from jqlight.errors import JQLightError
 from jqlight.report.html import Report, read_report
 from jqlight.report.runs import find_parents, get_parent
-from jqlight.report.tables import plain, terminal_table
+from jqlight.report.tables import heading, plain, terminal_table
 from jqlight.tracking.mlflow import log, open_store, reason, redacted, store_errors, store_uri
 
 _UNLIMITED = 1000
@@ -36,7 +37,14 @@ def main(argv: list[str]) -> int:
             parents = [get_parent(client, run_id) for run_id in options.parent]
         else:
             parents = find_parents(client, options.experiment)
-        report = read_report(client, uri, parents=parents, experiment=options.experiment or "")
+        report = read_report(
+            client,
+            uri,
+            parents=parents,
+            experiment=options.experiment or "",
+            metric=options.metric,
+            baseline=options.baseline,
+        )
     except store_errors() as error:
         raise JQLightError(
             f"MLflow at {redacted(uri)} cannot be read ({reason(error)}); is its server running?"
@@ -52,14 +60,19 @@ def present(console: Console, report: Report, folder: Path) -> None:
     """Print the tables and write the report to ``folder``."""
     tables = report.tables()
     _print(console, tables["summary"])
-    for note in report.notes():
-        console.print(plain(note), markup=False, style="dim", highlight=False, soft_wrap=not console.is_terminal)
+    _say(console, report.sentences(), title=f"\nVerdicts on {heading(report.metric)}:")
+    _say(console, report.notes(), style="dim")
     if "published" in tables:
         console.print(
             f"\nCompared with published numbers, in percent ({plain(report.source)}):", markup=False, highlight=False
         )
         _print(console, tables["published"])
     console.print(f"\nreport: {report.write(folder)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _say(console: Console, texts: Sequence[str], *, title: str = "", style: str | None = None) -> None:
+    for text in [title, *texts] if texts and title else texts:
+        console.print(plain(text), markup=False, style=style, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _print(console: Console, table: pd.DataFrame) -> None:
@@ -86,6 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--parent", action="append", metavar="RUN_ID", help="parent run of a sweep; may be repeated")
     parser.add_argument(
         "--store", help="tracking URI or sqlite file (default: MLFLOW_TRACKING_URI, else runs/mlflow.db)"
+    )
+    parser.add_argument("--metric", help="validation metric that verdicts are about, such as exact_pass_at_1 (maj@k)")
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="row to compare with (default: that with the highest mean)"
     )
     parser.add_argument("--out", type=Path, help="folder of the report (default: runs/comparisons/NAME)")
     return parser

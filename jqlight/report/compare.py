@@ -124,9 +124,10 @@ def mean_curve(runs: pd.DataFrame, key: str) -> pd.DataFrame:
     return pd.concat(curves, axis=1).sort_index().agg(["mean", "min", "max"], axis=1)
 
 
-def metric_keys(record_keys: Iterable[str]) -> list[str]:
-    """Of a run's metrics, those whose history a comparison needs."""
-    return [key for key in record_keys if key in _CURVES or (key.startswith("val/") and _is_shown(key))]
+def metric_keys(record_keys: Iterable[str], judged: str | None = None) -> list[str]:
+    """Of a run's metrics, those whose history a comparison needs; ``judged`` is one more, of validation."""
+    wanted = {*_CURVES, f"val/{judged}"}
+    return [key for key in record_keys if key in wanted or (key.startswith("val/") and _is_shown(key))]
 
 
 def _is_shown(key: str) -> bool:

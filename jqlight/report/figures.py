@@ -22,6 +22,7 @@ from matplotlib.ticker import EngFormatter, LogFormatter, NullFormatter
 from jqlight.escape import THRESHOLD, WINDOW
 from jqlight.names import majority
 from jqlight.report.compare import TIMES, Comparison, Setting, mean_curve
+from jqlight.report.verdicts import escapes_of
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
@@ -59,14 +60,17 @@ class Picture:
 def pictures(comparison: Comparison) -> list[Picture]:
     """All figures that the runs have something for."""
     k = f"maj@{comparison.k}" if comparison.k else "maj@k"
-    spread = "mean over seeds; bars: standard deviation; dots: single runs"
+    spread = "mean over seeds; bars: standard deviation, from three seeds on; dots: single runs"
     band = "line: mean over seeds; band: least to largest"
-    escape = f"triangle: mean escape step (running success over {WINDOW} steps reaches {THRESHOLD:g})"
+    escape = (
+        f"triangle: median escape step, where half of the runs escaped (running success over {WINDOW} steps reaches "
+        f"{THRESHOLD:g})"
+    )
     planned: list[tuple[str, str, list[Draw]]] = [
         (
             "q",
             f"Held-out {k} and pass@1 at the best validation, and the escape step, against q; {spread}. "
-            "A method without a mark in the last panel never escaped.",
+            "The last panel has the runs that escaped; those that never did have no dot, so that a mean would mislead.",
             [
                 partial(_against_q, column="maj", label=f"validation {k} (share)"),
                 partial(_against_q, column="pass_1", label="validation pass@1 (share)"),
@@ -132,12 +136,13 @@ def _against_q(axes: Axes, settings: Settings, *, column: str, label: str) -> bo
         own = {setting: found for setting, found in shown.items() if setting.estimator == estimator}
         shift = _SHIFT * (with_q.index(estimator) - (len(with_q) - 1) / 2) if estimator in with_q else 0.0
         for setting, found in own.items():
-            if not setting.q:
+            if not setting.q and column != "escape":
                 _level(axes, found, style[0], f"{estimator} (no q)")
         numbers = {s.q_number + shift: found for s, found in own.items() if s.q_number is not None}
         others = {beyond[s.q] + shift: found for s, found in own.items() if s.q in beyond}
-        _points(axes, numbers, style, estimator)
-        _points(axes, others, (*style[:2], "none"), None if numbers else estimator)
+        means = column != "escape"  # a mean over those that escaped would leave the late ones out
+        _points(axes, numbers, style, estimator, means=means)
+        _points(axes, others, (*style[:2], "none"), None if numbers else estimator, means=means)
     axes.set_xticks([*_TICKS, *beyond.values()], [*(f"{tick:g}" for tick in _TICKS), *beyond], fontsize="small")
     for tick in axes.get_xticklabels()[len(_TICKS) :]:
         tick.set(rotation=25, ha="right", rotation_mode="anchor")
@@ -155,18 +160,21 @@ def _level(axes: Axes, found: pd.Series, colour: str, label: str) -> None:
         axes.axhspan(mean - deviation, mean + deviation, color=colour, alpha=0.12, linewidth=0)
 
 
-def _points(axes: Axes, placed: Mapping[float, pd.Series], style: Style, label: str | None) -> None:
-    """Means with bars, and the single runs as dots."""
+def _points(axes: Axes, placed: Mapping[float, pd.Series], style: Style, label: str | None, *, means: bool) -> None:
+    """The single runs as dots, and where ``means`` their means, with bars from three runs on."""
     if not placed:
         return
     colour, marker, dash = style
-    means = [found.mean() for found in placed.values()]
-    bars = [found.std() if len(found) > 1 else 0.0 for found in placed.values()]
-    axes.errorbar(
-        list(placed), means, yerr=bars, color=colour, marker=marker, linestyle=dash, capsize=3, label=label
-    )  # fmt: skip
+    if means:
+        centres = [found.mean() for found in placed.values()]
+        bars = [found.std() if len(found) > 2 else 0.0 for found in placed.values()]
+        axes.errorbar(
+            list(placed), centres, yerr=bars, color=colour, marker=marker, linestyle=dash, capsize=3, label=label
+        )  # fmt: skip
     for x, found in placed.items():
-        axes.plot([x] * len(found), found, ".", color=colour, alpha=0.5, markersize=4)
+        look: Any = {"alpha": 0.5, "markersize": 4} if means else {"markersize": 6, "label": label}
+        axes.plot([x] * len(found), found, "." if means else marker, color=colour, **look)
+        label = None
 
 
 def _curves(axes: Axes, settings: Settings, *, key: str, label: str, escape: bool = False) -> bool:
@@ -179,8 +187,8 @@ def _curves(axes: Axes, settings: Settings, *, key: str, label: str, escape: boo
         look: Any = {"color": colour, "linestyle": dash, "linewidth": 1.5, "marker": marker, "markersize": 4}
         axes.plot(curve.index, curve["mean"], label=setting.method, markevery=max(1, len(curve) // 8), **look)
         axes.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.12, linewidth=0)
-        if escape and runs["escape"].count():
-            at = int(np.abs(curve.index - runs["escape"].mean()).argmin())
+        if escape and (median := escapes_of(runs).median) is not None:
+            at = int(np.abs(curve.index - median).argmin())
             axes.plot(
                 curve.index[at], curve["mean"].iloc[at], "v", color=colour, markersize=9, markeredgecolor="black"
             )  # fmt: skip

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from jqlight.names import majority, pass_at
 from jqlight.report.compare import Comparison, compare, metric_keys
 from jqlight.report.figures import Picture, pictures
 from jqlight.report.published import compare_with_published, read_published
-from jqlight.report.runs import SWEEP_FILE, child_records, single_records
-from jqlight.report.tables import markdown, plain, run_table, summary_table
+from jqlight.report.runs import SWEEP_FILE, child_records, read_questions, single_records
+from jqlight.report.sentences import LEGEND, pairing_note, sentence
+from jqlight.report.tables import heading, markdown, plain, run_table, summary_table, verdict_table
+from jqlight.report.verdicts import Verdict, check_judged, question_notes, verdicts
 from jqlight.tracking.journal import read_record
 from jqlight.tracking.mlflow import redacted, sqlite_path
 from jqlight.tracking.run_folder import is_live
@@ -32,9 +35,10 @@ _SUMMARY = f"{ARTIFACTS}/summary.json"
 _NOTE, _NOTE_CHARACTERS = "mlflow.note.content", 5000  # servers refuse longer ones
 _NOTES = (
     "Validation numbers are those of each run's best validation (largest maj@k, the earliest of equals), as means ± "
-    "sample standard deviation over n runs; shares between 0 and 1.",
+    "sample standard deviation over n runs, of two runs with both values instead; shares between 0 and 1. They "
+    "describe these runs; what the runs can tell is in the verdicts.",
     f"Escape step: the first optimizer step at which the running mean of train/success over {WINDOW} steps reaches "
-    f"{THRESHOLD:g}; the mean is over the runs that got there.",
+    f"{THRESHOLD:g}; shown is the median over runs (Kaplan-Meier), or > the last step where half of them never did.",
     f"Success and log success: means of train/success (a probability) and train/log_success (nats) over the last "
     f"{WINDOW} logged steps. Minutes: sampling, scoring, update and weight sync, without validation and start-up.",
 )
@@ -53,6 +57,12 @@ class Report:
     """Where the published numbers come from."""
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     """From :func:`jqlight.report.published.compare_with_published`; may be empty."""
+    verdicts: Sequence[Verdict] = ()
+    """From :func:`jqlight.report.verdicts.verdicts`."""
+    remarks: Sequence[str] = ()
+    """What to know of the questions that the verdicts are over."""
+    metric: str = ""
+    """The validation metric that verdicts are about."""
     figures: list[Picture] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +70,16 @@ class Report:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """File name without ending -> table of text."""
-        found = {"summary": summary_table(self.comparison), "runs": run_table(self.comparison)}
+        found = {"summary": summary_table(self.comparison, self.verdicts, self.metric)}
+        if any(verdict.reference for verdict in self.verdicts):
+            found["verdicts"] = verdict_table(self.verdicts)
+        found["runs"] = run_table(self.comparison)
         return found if self.published.empty else {**found, "published": self.published}
+
+    def sentences(self) -> list[str]:
+        """The verdicts in words, one a row."""
+        several = len({verdict.setting.panel for verdict in self.verdicts}) > 1
+        return [sentence(verdict, with_panel=several) for verdict in self.verdicts]
 
     def notes(self) -> list[str]:
         """What a reader of the numbers must know, one sentence or two each."""
@@ -73,7 +91,8 @@ class Report:
             if run.status != "FINISHED"
         ]
         warning = f"Not finished, and counted with what they have so far: {', '.join(unfinished)}."
-        return [*([warning] if unfinished else []), *_NOTES]
+        pairing = pairing_note(self.verdicts)
+        return [*([warning] if unfinished else []), *self.remarks, *([pairing] if pairing else []), *_NOTES]
 
     def write(self, folder: Path) -> Path:
         """Write report, tables and figures to ``folder``; the path of the report."""
@@ -113,7 +132,7 @@ class Report:
             if parent.data.metrics.get(name) != value:
                 client.log_metric(parent.info.run_id, name, value)
         scores = ", ".join(f"{name.removeprefix('best/')} {value:.3f}" for name, value in values.items())
-        text = f"{head}{len(self.comparison.runs)} runs. Best: {plain(setting.method)} ({scores})."
+        text = f"{head}{len(self.comparison.runs)} runs. Highest mean: {plain(setting.method)} ({scores})."
         table = f"{text}\n\n{markdown(self.tables()['summary'])}"
         client.set_tag(parent.info.run_id, _NOTE, table if len(table) <= _NOTE_CHARACTERS else text)
 
@@ -126,13 +145,24 @@ class Report:
             title=self.title,
             origin=f"{origin} Written {time.strftime('%Y-%m-%d %H:%M')}.",
             tables=self.tables(),
+            sentences=self.sentences(),
+            legend=LEGEND,
+            judged=heading(self.metric),
             notes=self.notes(),
             source=self.source,
             figures=self.figures,
         )
 
 
-def read_report(client: MlflowClient, store: str, *, parents: Sequence[Run] = (), experiment: str = "") -> Report:
+def read_report(
+    client: MlflowClient,
+    store: str,
+    *,
+    parents: Sequence[Run] = (),
+    experiment: str = "",
+    metric: str | None = None,
+    baseline: str | None = None,
+) -> Report:
     """The report on some sweeps, or without any on the single runs of ``experiment``.
 
     Args:
@@ -140,25 +170,35 @@ def read_report(client: MlflowClient, store: str, *, parents: Sequence[Run] = ()
         store: its URI, to be shown.
         parents: the sweeps' parent runs.
         experiment: name of the experiment; the report's title.
+        metric: validation metric that verdicts are about; None for maj@k.
+        baseline: method that the others are compared with; None for the one with the highest mean.
 
     Raises:
-        ConfigError: there is nothing to compare.
+        ConfigError: there is nothing to compare, no run has the metric, or no row is the baseline.
     """
-    if not parents:
-        return Report(experiment, store, compare(single_records(client, experiment, metric_keys)))
-    records = child_records(client, parents, metric_keys)
+    keys = partial(metric_keys, judged=metric)
     names = [run.info.run_name or run.info.run_id for run in parents]
+    records = child_records(client, parents, keys) if parents else single_records(client, experiment, keys)
     if not records:
         raise ConfigError(f"sweep {', '.join(names)}: no point has started yet")
     comparison = compare(records)
-    sources, rows = zip(*(read_published(_published_section(client, parent), SWEEP_FILE) for parent in parents))
+    judged = metric or majority(comparison.k or "k")
+    if metric is not None:
+        check_judged(metric, records)
+    best = zip(comparison.runs["record"], comparison.runs["best_step"], strict=True)
+    questions = read_questions(client, {record.run_id: int(step) for record, step in best if pd.notna(step)})
+    found = verdicts(comparison, judged, questions, baseline)
+    published = [read_published(_published_section(client, parent), SWEEP_FILE) for parent in parents]
     return Report(
         title=experiment or ", ".join(names),
         store=store,
         comparison=comparison,
         sweeps=[f"{name} ({run.info.run_id})" for name, run in zip(names, parents, strict=True)],
-        source="; ".join(source for source in sources if source),
-        published=compare_with_published(comparison, [entry for found in rows for entry in found]),
+        source="; ".join(source for source, _ in published if source),
+        published=compare_with_published(comparison, [entry for _, entries in published for entry in entries]),
+        verdicts=found,
+        remarks=question_notes(comparison, found, judged, questions),
+        metric=judged,
     )
 
 

@@ -1,18 +1,23 @@
 """Runs read back from MLflow: all that a comparison knows about them.
 
-Nothing here reads a run's folder or checkpoints, so a comparison works as long as the store does.
+Nothing here reads a run's folder or checkpoints, so a comparison works as long as the store does; without the store's
+artifacts it lacks results by question.
 """
 
+import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from jqlight.errors import ConfigError
-from jqlight.names import inert
+from jqlight.names import QUESTIONS, evaluation_name, inert
 from jqlight.tracking.mlflow import PARENT_TAG, SWEEP_TAG, find_experiment
 
 SWEEP_FILE = "sweep.yaml"
@@ -129,6 +134,32 @@ def record(client: MlflowClient, run: Run, metrics: Iterable[str]) -> RunRecord:
         last=run.data.metrics,
         curves=curves,
     )
+
+
+def read_questions(client: MlflowClient, steps: Mapping[str, int]) -> dict[str, pd.DataFrame]:
+    """Results by question of one validation per run: a row per question id, a column per metric.
+
+    Args:
+        client: of the store.
+        steps: run id -> optimizer step of the validation. Runs that did not keep its results are left out.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda item: _questions(client, *item), steps.items())
+        return {run_id: table for run_id, table in zip(steps, found, strict=True) if table is not None}
+
+
+def _questions(client: MlflowClient, run_id: str, step: int) -> pd.DataFrame | None:
+    name = f"{QUESTIONS}/{evaluation_name('val', step)}.jsonl"
+    try:
+        if name not in [entry.path for entry in client.list_artifacts(run_id, QUESTIONS)]:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            text = Path(client.download_artifacts(run_id, name, folder)).read_text(encoding="utf-8")
+        rows = pd.DataFrame([json.loads(line) for line in text.splitlines()]).set_index("id")
+    except (MlflowException, OSError, ValueError, KeyError):  # gone, moved, or cut off: the run counts by its scores
+        return None
+    rows.index = rows.index.astype(str)
+    return rows[~rows.index.duplicated()]
 
 
 def _records(client: MlflowClient, runs: list[Run], keys: Keys) -> list[RunRecord]:

@@ -87,9 +87,9 @@ def test_cost_is_summed_over_the_run(comparison):
 def test_summary_says_how_many_escaped(comparison):
     headings, lines = summary(comparison)
     cells = {line[0]: dict(zip(headings, line)) for line in lines}
-    assert cells["GARL q=0.75"]["maj@16"] == "0.700 ± 0.141"
-    assert cells["GARL q=1"]["escape step"].endswith("(1 of 2)")
-    assert cells["GRPO"]["escape step"] == "never"
+    assert cells["GARL q=0.75"]["maj@16"] == "0.700 (0.600, 0.800)"
+    assert cells["GARL q=1"]["escape step"] == "10 (1 of 2)"
+    assert cells["GRPO"]["escape step"] == "> 60 (0 of 2)"
     assert cells["GARL q=0.25"]["maj@16"] == "0.000"
     assert "test maj@16" not in headings
     assert markdown(summary_table(comparison)).splitlines()[1].startswith("| --- | ---: |")
@@ -98,7 +98,7 @@ def test_summary_says_how_many_escaped(comparison):
 def test_nobody_escaping_is_shown(client):
     parent = log_sweep(client, [Fake("GRPO", middle=None)], name="stuck")
     table = summary_table(compare(child_records(client, [get_parent(client, parent)], metric_keys)))
-    assert table["escape step"].tolist() == ["never"]
+    assert table["escape step"].tolist() == ["> 60 (0 of 1)"]
 
 
 def test_mean_curve_is_over_the_runs_that_logged_a_step(comparison):
@@ -186,8 +186,8 @@ def test_published_numbers_are_compared_with_ours_in_percent(comparison):
     assert source == "a paper"
     table = compare_with_published(comparison, rows)
     assert table.reset_index().to_numpy().tolist() == [
-        ["TwoHop, cold", "GARL q=0.75", "pass@1", "30.0", "17.5 ± 3.5", "2", "validation"],
-        ["TwoHop, cold", "GARL q=0.75", "maj@16", "38.3", "70.0 ± 14.1", "2", "validation"],
+        ["TwoHop, cold", "GARL q=0.75", "pass@1", "30.0", "17.5 (15.0, 20.0)", "2", "validation"],
+        ["TwoHop, cold", "GARL q=0.75", "maj@16", "38.3", "70.0 (60.0, 80.0)", "2", "validation"],
         ["TwoHop, warm", "GARL q=0.75", "maj@16", "1.5", "–", "", ""],
     ]
 

@@ -46,7 +46,7 @@ def test_report_is_one_page_that_needs_no_network(report):
     sources = re.findall(r'<img alt="[^"]+" src="([^"]{30})', page)
     assert len(sources) == 4
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in sources)
-    assert page.count("<table>") == page.count("</table>") == 3
+    assert page.count("<table>") == page.count("</table>") == 4
 
 
 def test_report_says_what_its_numbers_are(report):
@@ -154,7 +154,16 @@ def test_compare_needs_neither_run_folders_nor_checkpoints_nor_artifacts(store, 
     assert "GARL q=0.75" in output
     assert "published" not in output  # the sweep file was an artifact
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"report.html", "summary.md", "runs.md", "q.png", "validation.png", "cold_start.png", "cost.png"}
+    assert written == {
+        "report.html",
+        "summary.md",
+        "verdicts.md",
+        "runs.md",
+        "q.png",
+        "validation.png",
+        "cold_start.png",
+        "cost.png",
+    }
 
 
 def test_runs_without_any_metric_make_a_report_without_figures(store, tmp_path):
@@ -183,7 +192,7 @@ def test_names_that_hold_markup_are_shown_as_they_are(store, tmp_path, monkeypat
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    assert page.count("<tr>") == 6
+    assert page.count("<tr>") == 8
     for table in (tmp_path / "out").glob("*.md"):
         assert "<script" not in table.read_text()
         assert len({line.replace(r"\\|", "").count("|") for line in table.read_text().splitlines()}) == 1
@@ -214,7 +223,9 @@ def test_the_sweeps_own_run_names_the_best_setting_once_and_keeps_a_description_
     }
     assert len(client.get_metric_history(parent, "best/q")) == 1
     note = run.data.tags["mlflow.note.content"]
-    assert note.startswith("Sweep made_up: 4 runs. Best: GARL q=0.75 (maj_at_16 0.800, pass_at_1 0.200, q 0.750).")
+    assert note.startswith(
+        "Sweep made_up: 4 runs. Highest mean: GARL q=0.75 (maj_at_16 0.800, pass_at_1 0.200, q 0.750)."
+    )
     assert "| GARL splice(0.05) | 1 |" in note
     client.set_tag(parent, "mlflow.note.content", "mine")
     read(client, parent).log(client, parent, tmp_path)

@@ -58,7 +58,13 @@ def test_markdown_shows_a_name_as_it_is(name, cell):
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [([], "–"), ([0.5], "0.500"), ([0.4, 0.6], "0.500 ± 0.141"), ([0.25, 0.25, 0.25], "0.250 ± 0.000")],
+    [
+        ([], "–"),
+        ([0.5], "0.500"),
+        ([0.6, 0.4], "0.500 (0.400, 0.600)"),
+        ([0.4, 0.5, 0.6], "0.500 ± 0.100"),
+        ([0.25, 0.25, 0.25], "0.250 ± 0.000"),
+    ],
 )
 def test_spread_is_mean_and_sample_deviation(values, text):
     assert spread_text(pd.Series(values, dtype=float), 3) == text
