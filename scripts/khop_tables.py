@@ -114,7 +114,7 @@ def _interval(shares: pd.Series) -> str:
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons in exact pass@1 at three hops: difference, interval, p, and the verdict after Holm's correction."""
+    """The comparisons in exact pass@1 at three hops: difference, interval, p, and verdict after Holm's correction."""
     three = runs[runs["hops"] == 3]
     samples = {arm: Sample(group.set_index("seed")["exact pass@1"]) for arm, group in three.groupby("arm")}
     pairs = [(a, b) for a, b in COMPARISONS if a in samples and b in samples]
