@@ -35,28 +35,23 @@ def export(checkpoint: Path, folder: Path) -> None:
     Raises:
         ConfigError: no such file, or a file that jqlight has not written.
     """
-    policy = load_policy(checkpoint)
-    policy.export(folder)
+    from jqlight.cli.card import write_card
+    from jqlight.tracking.run_folder import run_of
+
+    load_policy(checkpoint).export(folder)
+    content = _content(checkpoint)
+    write_card(folder, content["hyper_parameters"], run_of(checkpoint), content.get("global_step"))
 
 
 def load_policy(checkpoint: Path) -> "Policy":
     """The policy as it was when ``checkpoint`` was written."""
-    import torch
-
     from jqlight import quiet
     from jqlight.policy import Policy
     from jqlight.tracking.run_folder import located, run_of
 
     quiet.silence_imported_libraries()
-    if not checkpoint.is_file():
-        raise ConfigError(f"--ckpt: {checkpoint} does not exist")
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        settings, state = content["hyper_parameters"]["policy"], content["state_dict"]
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
-        raise ConfigError(
-            f"--ckpt: {checkpoint} is no checkpoint of jqlight ({type(error).__name__}: {error})"
-        ) from error
+    content = _content(checkpoint)
+    settings, state = content["hyper_parameters"]["policy"], content["state_dict"]
     settings["name_or_path"] = located(settings["name_or_path"], run_of(checkpoint) or checkpoint.parent)
     policy = Policy(policy_config(settings))
     policy.load()
@@ -64,6 +59,26 @@ def load_policy(checkpoint: Path) -> "Policy":
         {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
     )
     return policy
+
+
+def _content(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint holds, its tensors not yet read.
+
+    Raises:
+        ConfigError: no such file, or one that jqlight has not written.
+    """
+    import torch
+
+    if not checkpoint.is_file():
+        raise ConfigError(f"--ckpt: {checkpoint} does not exist")
+    try:
+        content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        content["hyper_parameters"]["policy"], content["state_dict"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
+        raise ConfigError(
+            f"--ckpt: {checkpoint} is no checkpoint of jqlight ({type(error).__name__}: {error})"
+        ) from error
+    return content
 
 
 def policy_config(settings: dict[str, Any]) -> Any:

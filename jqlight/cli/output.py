@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
+from jqlight.cli.card import write_card
 from jqlight.errors import ConfigError
 from jqlight.files import must_exist, written_beside
 from jqlight.tracking.checkpoint_files import checkpoint_step
@@ -123,12 +124,13 @@ def export_best(trainer: Trainer, module: LightningModule, folder: RunFolder) ->
     if best is None or policy is None or not trainer.is_global_zero:
         return None
     # Only tensors and primitives are in our checkpoints; the optimizer's part is not read into memory.
-    state = torch.load(best, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    module.load_state_dict(state)
+    content = torch.load(best, map_location="cpu", weights_only=True, mmap=True)
+    module.load_state_dict(content["state_dict"])
     target = folder.path / "model"
     with written_beside(target) as partial:
         shutil.rmtree(partial, ignore_errors=True)
         policy.export(partial)
+        write_card(partial, content.get("hyper_parameters", {}), folder.path, content.get("global_step"))
         shutil.rmtree(target, ignore_errors=True)
     return target
 

@@ -1,10 +1,13 @@
+import re
 import shutil
 from dataclasses import asdict
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import jqlight
 from jqlight.cli.export import export, load_policy
 from jqlight.policy import LoRA, Policy, PolicyConfig
 from jqlight.tracking.journal import Journal
@@ -86,3 +89,55 @@ def test_a_model_given_relative_to_where_the_run_was_started_is_found_from_elsew
     shutil.rmtree(workplace / "models")
     assert shell("export", "--ckpt", f"../{folder}/best.ckpt", "--out", "y") == 2
     assert f"'models/tiny' is no folder in {workplace / 'other'}" in shell.err
+
+
+def run_with_a_checkpoint(folder, base, **params):
+    """A run's folder as a fit leaves it, with a validation at step 20 that the checkpoint is of."""
+    journal = Journal(folder)
+    facts = {"estimator": "GARL", "benchmark": "TwoHop", "scenario": "cold", "seed": "0", "model.scale": "batch"}
+    journal.update(params={**facts, "model.samples": "16", "model.rollouts": "8", **params}, tags={"q": "0.5"})
+    journal.log_text("config.yaml", "seed_everything: 0\n")
+    journal.log_text(
+        "data.txt", "split       records  asked  used  dropped\nvalidation  70       64     61    3 empty\n"
+    )
+    journal.log_metrics({"val/maj_at_16": 0.25, "val/pass_at_1": 0.125, "train/success": 0.9}, 20)
+    journal.log_metrics({"val/maj_at_16": 0.75}, 40)
+    (folder / "checkpoints").mkdir()
+    checkpoint(folder / "checkpoints" / "best.ckpt", trained(base))
+    content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    torch.save({**content, "global_step": 20}, folder / "checkpoints" / "best.ckpt")
+    return folder / "checkpoints" / "best.ckpt"
+
+
+def test_the_model_card_says_what_was_trained_and_how_it_scores(tiny_qwen3, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    export(run_with_a_checkpoint(tmp_path / "run", tiny_qwen3), tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", card, re.MULTILINE))
+    expected = {"base model": tiny_qwen3.rsplit("/", 1)[-1], "estimator": "GARL", "q": "0.5", "scale": "batch"}
+    expected |= {"data": "TwoHop cold", "optimizer steps": "20", "jqlight": jqlight.__version__}
+    expected |= {r"val/maj_at_16": "0.2500", r"val/pass_at_1": "0.1250"}  # of the checkpoint's step, not the last
+    assert {name: rows.get(name) for name in expected} == expected
+    assert "val: 61 questions × 16 samples." in card
+    assert "jqlight fit --config config.yaml" in card
+    assert yaml.safe_load(card.split("---")[1]) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["jqlight"],
+    }
+    assert "# license:" in card
+    assert str(tmp_path) not in card
+    assert "hf_secret" not in card
+
+
+def test_text_from_a_run_does_nothing_in_the_card(tiny_qwen3, tmp_path):
+    hostile = "x | <script>alert(1)</script> [a](javascript:1) `b`\n---\nlicense: mit\n# c\x1b[2J"
+    path = run_with_a_checkpoint(tmp_path / "run", tiny_qwen3, benchmark=hostile, seed=hostile)
+    Journal(tmp_path / "run").update(run_name=hostile, tags={"q": hostile})
+    export(path, tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "<script" not in card
+    assert "\x1b" not in card
+    assert re.search(r"(?<!\\)\[a(?<!\\)\]\(", card) is None
+    assert card.count("\n---\n") == 1
+    assert [line for line in card.splitlines() if line.startswith("license")] == []
