@@ -9,8 +9,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import HfApi, constants, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._validators import validate_repo_id
 
@@ -125,6 +125,53 @@ def fetch(url: str, folder: Path) -> Path:
         partial.unlink(missing_ok=True)
         raise HubError(f"data.path: not given, and {url} cannot be downloaded; {DATA_WAYS_ON} ({error})") from error
     return partial.replace(target)
+
+
+def create_repository(name: str) -> str:
+    """Id of the model repository ``name`` of the hub, with its owner; one that is missing is made, private.
+
+    Raises:
+        ConfigError: no name of a repository.
+        HubError: the hub cannot be reached, or refuses.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ConfigError(f"--push-to-hub: given {name!r}, allowed is NAME or OWNER/NAME: {error}") from error
+    if constants.is_offline_mode():
+        raise HubError("--push-to-hub: HF_HUB_OFFLINE is set; unset it, or give --out alone and upload later")
+    if why := silence(constants.ENDPOINT):
+        raise HubError(f"--push-to-hub: the hub cannot be reached ({why}); check the connection, nothing was written")
+    with _pushing(name):
+        return str(HfApi().create_repo(name, private=True, exist_ok=True).repo_id)
+
+
+def push(folder: Path, name: str) -> str:
+    """Upload a folder to the repository ``name``, from :func:`create_repository`; the commit's address.
+
+    Raises:
+        HubError: the hub refuses, or the connection breaks; the folder stays.
+    """
+    with _pushing(name):
+        return str(HfApi().upload_folder(repo_id=name, folder_path=folder, commit_message="Upload of jqlight export"))
+
+
+@contextmanager
+def _pushing(name: str) -> Iterator[None]:
+    """Turn what the hub's client raises into a sentence; the token is in none of it."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        code = getattr(error.response, "status_code", None)
+        ways = {
+            401: "it knows no account: log in with `hf auth login`, or set HF_TOKEN to a token that may write",
+            403: "the token may not write there: give one that may, or a name of your own as OWNER/NAME",
+            404: "there is no such owner or repository: check the name",
+        }
+        way_on = ways.get(code or 0, "try again, or upload the folder later with `hf upload`")
+        raise HubError(f"--push-to-hub: the hub answers {code} for {name}; {way_on}") from error
+    except (OSError, HTTPError, RuntimeError) as error:
+        raise HubError(f"--push-to-hub: {name}: the connection broke ({type(error).__name__}); try again") from error
 
 
 def cache_folder(name: str) -> Path:

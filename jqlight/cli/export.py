@@ -21,11 +21,22 @@ def main(argv: Sequence[str]) -> int:
         "--ckpt", required=True, type=Path, help="checkpoint file, for example runs/NAME/checkpoints/best.ckpt"
     )
     parser.add_argument("--out", required=True, type=Path, help="folder to write; it must be empty or not exist")
+    parser.add_argument(
+        "--push-to-hub", metavar="NAME", help="then upload it to this model repository of the Hugging Face hub"
+    )
     options = parser.parse_args(argv)
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConfigError(f"--out: {options.out} exists and is not an empty folder; give another")
+    if options.push_to_hub is None:
+        export(options.ckpt, options.out)
+        print(f"{options.out}: load it with AutoModelForCausalLM.from_pretrained({str(options.out)!r})")
+        return 0
+    from jqlight.hub import create_repository, push
+
+    _content(options.ckpt)
+    repository = create_repository(options.push_to_hub)
     export(options.ckpt, options.out)
-    print(f"{options.out}: load it with AutoModelForCausalLM.from_pretrained({str(options.out)!r})")
+    print(f"{options.out}: uploaded to {push(options.out, repository)}; a repository made for it is private")
     return 0
 
 
