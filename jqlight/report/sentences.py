@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from jqlight.report.statistics import ALPHA, MOST_SEEDS, PAIRED_FROM, Interval
-from jqlight.report.verdicts import BETTER, HIGHEST, OPEN, WORSE, Verdict
+from jqlight.report.verdicts import ALONE, BASELINE, BETTER, HIGHEST, OPEN, WORSE, Verdict
 
 LEGEND = (
     "A 95 % interval is the range of means that these runs leave open: other seeds and other questions of the same "
@@ -16,14 +16,18 @@ LEGEND = (
     "one of four runs escaped and half of them had not by step 60.",
 )
 """What the words of a verdict mean."""
+_ROLES = {
+    HIGHEST: "has the highest mean",
+    BASELINE: "is the baseline, with a mean",
+    ALONE: "has nothing beside it to be compared with, and a mean",
+}
 
 
 def sentence(verdict: Verdict, *, with_panel: bool) -> str:
     """One row's verdict in words; ``with_panel`` where several panels have rows of the same name."""
     start = f"{verdict.setting.panel}: {verdict.setting.method}" if with_panel else verdict.setting.method
     if verdict.reference is None:
-        role = "has the highest mean" if verdict.word == HIGHEST else "is the baseline, with a mean"
-        return f"{start} {role} of {_mean(verdict)}."
+        return f"{start} {_ROLES[verdict.word]} of {_mean(verdict)}."
     return start + _compared(verdict) + _escape(verdict)
 
 

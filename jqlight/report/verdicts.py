@@ -23,7 +23,8 @@ from jqlight.report.statistics import (
     seeds_that_would_tell,
 )
 
-BETTER, WORSE, OPEN, HIGHEST, BASELINE = "better", "worse", "cannot tell", "highest", "baseline"
+BETTER, WORSE, OPEN = "better", "worse", "cannot tell"
+HIGHEST, BASELINE, ALONE = "highest", "baseline", "alone"
 _NEITHER = {"tie_rate", "unanswered_rate", "empty_rationales", "thinking_tokens"}
 # Validation metrics of which more is neither better nor worse.
 Questions = Mapping[str, pd.DataFrame]
@@ -40,7 +41,7 @@ class Verdict:
     setting: Setting
     sample: Sample
     word: str
-    """better, worse or cannot tell; highest or baseline for the reference itself."""
+    """better, worse or cannot tell; highest or baseline for the reference itself, alone where nothing is beside it."""
     escapes: Escapes
     reference: "Verdict | None" = None
     """The row that this one is compared with; None for that row itself."""
@@ -158,7 +159,8 @@ def _panel(
     pairs = [(s, reference) for s in samples if s != reference] if named else list(combinations(samples, 2))
     p_values = _corrected({frozenset(pair): permutation_p(*(samples[s] for s in pair)) for pair in pairs})
     ranks = _corrected({frozenset((a, b)): escapes[a].log_rank(escapes[b]) for a, b in pairs})
-    own = Verdict(reference, samples[reference], BASELINE if named else HIGHEST, escapes[reference])
+    word = ALONE if len(samples) == 1 else BASELINE if named else HIGHEST
+    own = Verdict(reference, samples[reference], word, escapes[reference])
     found = []
     for setting, sample in samples.items():
         if setting == reference:

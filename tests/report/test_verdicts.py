@@ -145,6 +145,12 @@ def test_a_difference_on_few_questions_needs_more_questions_not_more_seeds():
     assert "more questions would tell, not more seeds" in found.sentences[1]
 
 
+def test_a_row_without_another_beside_it_is_not_called_highest():
+    found = Verdicts([scored("GARL", 0, 0.5)])
+    assert found.rows[0].word == "alone"
+    assert found.sentences[0].startswith("GARL q=0.75 has nothing beside it to be compared with, and a mean of ")
+
+
 def test_runs_without_results_by_question_are_compared_over_seeds_alone_and_it_is_said():
     runs = [
         Fake(name, "0.5", s, best=best + 0.01 * s) for name, best in (("GARL", 0.8), ("PAFT", 0.2)) for s in range(5)
