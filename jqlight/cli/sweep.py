@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from jqlight.cli import failures
 from jqlight.cli.arguments import CommandParser
 from jqlight.cli.config import read_value
 from jqlight.errors import ConfigError
@@ -153,7 +154,10 @@ def _run(
     if any(run.status not in (Status.FINISHED, Status.KEPT) for run in runs):
         _say(console, f"to run what is missing: {again}")
     if any(run.status in (Status.FINISHED, Status.KEPT) for run in runs):
-        _compare(console, parent, folder)
+        try:
+            _compare(console, parent, folder)
+        except OSError as error:
+            _say(console, f"no comparison: {failures.sentence(error)}")
     _say_where(console, parent, folder)
     if runner.stopped_by is not None:
         return _SIGNAL_EXIT + runner.stopped_by

@@ -58,8 +58,8 @@ class Progress:
     def _take(self, line: bytes) -> None:
         try:
             row: Any = json.loads(line)
-        except json.JSONDecodeError:
-            return  # a line cut off by a killed process, followed by those of the resumed one
+        except ValueError:
+            return  # no text, or a line cut off by a killed process, followed by those of the resumed one
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             return
         if any(key.startswith("test/") for key in row):

@@ -19,7 +19,9 @@ from jqlight.sweep.progress import Progress
 POLL_SECONDS = 0.5
 STOP_SECONDS = 30.0
 """How long stopped points may take to write their last checkpoint before they are killed."""
-_STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SILENT_SECONDS = 600.0
+"""How long a point may be without a new step before that is told."""
+_STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
 
 class Status(Enum):
@@ -53,10 +55,19 @@ class Run:
     seconds: float | None = None
     """How long its process ran."""
     exit_code: int | None = None
+    problem: str | None = None
+    """What kept it from being started or recorded, where that was not its own process."""
+    heard: float = field(default_factory=time.monotonic)
+    """When its last step came in, on the monotonic clock; seconds."""
 
     def __post_init__(self) -> None:
         self.progress = Progress(self.folder.metrics)
         self.progress.skip_existing()
+
+    @property
+    def silent(self) -> float:
+        """Seconds since its last step; 0 where it does not run."""
+        return time.monotonic() - self.heard if self.status is Status.RUNNING else 0.0
 
     def seconds_left(self) -> float | None:
         """Seconds until this point is done, at its own pace; None while unknown."""
@@ -100,8 +111,9 @@ def prepare(sweep: Sweep, folder: SweepFolder, resume: bool) -> list[Run]:
                     f"--name gives this one another folder"
                 )
             point_folder.check(recorded_settings(sweep, point))
-        status = Status.KEPT if state is State.FINISHED else Status.WAITING
         stages = [stage for stage in (("fit", "test") if sweep.test else ("fit",)) if stage not in point_folder.done()]
+        # Without a stage left it was ended between the last one's note and the point's.
+        status = Status.KEPT if state is State.FINISHED or not stages else Status.WAITING
         runs.append(Run(point, point_folder, status, resumes=state is State.UNFINISHED, stages=stages))
     return runs
 
@@ -154,16 +166,21 @@ class Runner:
         return [run for run in self._runs if run.status is Status.RUNNING]
 
     def _start(self, run: Run) -> None:
-        run.job = self._launcher.start(self._command(run))
-        run.started = time.monotonic()
-        run.status = Status.RUNNING
+        try:
+            run.job = self._launcher.start(self._command(run))
+            run.started = run.heard = time.monotonic()
+            run.status = Status.RUNNING
+        except OSError as error:  # a full disk: the other points may lie elsewhere or find room
+            run.status, run.problem = Status.FAILED, str(error)
         self._view.changed(run)
 
     def _collect(self, run: Run, otherwise: Status) -> None:
         """Bring a run up to date; when its process has ended, exit code 0 is FINISHED and any other ``otherwise``."""
         assert run.job is not None
-        code = run.job.poll()
+        code, step = run.job.poll(), run.progress.step
         run.progress.update()
+        if run.progress.step != step:
+            run.heard = time.monotonic()
         if run.max_steps is None:
             run.max_steps = run.folder.max_steps()
         if code is None:
@@ -173,13 +190,22 @@ class Runner:
         if code != 0 or self._stopping:
             run.status = otherwise
         else:
-            run.folder.add_done(run.stages.pop(0))
-            if run.stages:
-                run.job = self._launcher.start(self._command(run))
-                return
-            run.status = Status.FINISHED
-            run.folder.finish(exit_code=code, seconds=round(run.seconds, 1), step=run.progress.step)
+            try:
+                if self._next_stage(run):
+                    return
+            except OSError as error:
+                run.status, run.problem = Status.FAILED, str(error)
         self._view.changed(run)
+
+    def _next_stage(self, run: Run) -> bool:
+        """Start what comes behind a stage that ended well; False where that was the last."""
+        run.folder.add_done(run.stages.pop(0))
+        if run.stages:
+            run.job = self._launcher.start(self._command(run))
+            return True
+        run.folder.finish(exit_code=run.exit_code, seconds=round(run.seconds or 0.0, 1), step=run.progress.step)
+        run.status = Status.FINISHED
+        return False
 
     def _stop(self) -> None:
         for run in self._running():

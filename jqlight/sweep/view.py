@@ -12,7 +12,7 @@ from rich.text import Text
 from jqlight.names import format_value
 from jqlight.sweep.file import Sweep
 from jqlight.sweep.folder import SweepFolder
-from jqlight.sweep.runner import Run, Status
+from jqlight.sweep.runner import SILENT_SECONDS, Run, Status
 
 _STYLES = {Status.RUNNING: "bold cyan", Status.FAILED: "bold red", Status.STOPPED: "yellow", Status.FINISHED: "green"}
 _LOG_LINES = 12
@@ -28,6 +28,7 @@ class PlainView:
         self._total = len(runs)
         self._ended = sum(run.status is Status.KEPT for run in runs)
         self._majority: dict[str, tuple[int, float]] = {}
+        self._silent: set[str] = set()
 
     def __enter__(self) -> "PlainView":
         return self
@@ -48,8 +49,13 @@ class PlainView:
         self._say(run, f"{run.status.value} ({self._ended} of {self._total}): {facts}")
 
     def refresh(self, runs: list[Run]) -> None:
-        """Say what a validation that came in has found."""
+        """Say what a validation that came in has found, and who has not been heard of for long."""
         for run in runs:
+            if run.silent < SILENT_SECONDS:
+                self._silent.discard(run.point.name)
+            elif run.point.name not in self._silent:
+                self._silent.add(run.point.name)
+                self._say(run, f"no new step for {run.silent / 60:.0f} minutes; log: {run.folder.log}")
             found = run.progress.majority
             if run.status is Status.RUNNING and found is not None:
                 newest = (run.progress.step, found)
@@ -58,7 +64,7 @@ class PlainView:
                     self._say(run, _figures(run))
 
     def _exit(self, run: Run) -> str:
-        return f"exit code {run.exit_code}" if run.status is Status.FAILED else ""
+        return (run.problem or f"exit code {run.exit_code}") if run.status is Status.FAILED else ""
 
     def _say(self, run: Run, text: str) -> None:
         self._console.print(f"{run.point.name}: {text}", markup=False, highlight=False, soft_wrap=True)
@@ -120,8 +126,9 @@ def progress_table(runs: list[Run], rows: int, width: int) -> Table:
 
 def _cells(run: Run) -> list[str]:
     of = f"/{run.max_steps}" if run.max_steps else ""
+    silent = run.silent >= SILENT_SECONDS
     return [
-        run.status.value,
+        f"no step for {run.silent / 60:.0f} min" if silent else run.status.value,
         f"{run.progress.step}{of}" if run.progress.step else "",
         _number(run.progress.success, ".2g"),
         _number(run.progress.majority, ".3f"),
@@ -175,6 +182,9 @@ def report_failures(console: Console, runs: list[Run]) -> None:
     """Print the last lines that each failed point printed."""
     for run in runs:
         if run.status is not Status.FAILED:
+            continue
+        if run.problem:
+            console.print(f"\n{run.point.name} failed: {run.problem}", markup=False, soft_wrap=True)
             continue
         how = f"exit code {run.exit_code}" if (run.exit_code or 0) >= 0 else f"ended by signal {-(run.exit_code or 0)}"
         console.print(f"\n{run.point.name} failed ({how}); the end of {run.folder.log}:", markup=False, soft_wrap=True)

@@ -1,7 +1,10 @@
 """The runner with the stand-in for ``fit``, in this process and without MLflow."""
 
+import errno
 import json
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from jqlight.errors import ConfigError
 from jqlight.sweep.command import point_command, stages
 from jqlight.sweep.file import read_sweep
-from jqlight.sweep.folder import State, SweepFolder, recorded_settings
+from jqlight.sweep.folder import PointFolder, State, SweepFolder, recorded_settings
 from jqlight.sweep.launchers import LocalLauncher
 from jqlight.sweep.runner import Runner, Status, prepare
 
@@ -75,6 +78,33 @@ def test_failed_point_is_reported_and_the_others_go_on(fake_fit, write_sweep):
     assert runs[1].exit_code == 2
     assert runs[1].folder.tail(2) == ["progress 3", "jqlight fit: model.q: given 7, allowed is a number from 0 to 1"]
     assert runs[1].folder.state() is State.STARTED
+
+
+@pytest.mark.parametrize("moment", ["begin", "finish"])
+def test_a_full_disk_fails_the_point_and_not_the_sweep(fake_fit, write_sweep, monkeypatch, moment):
+    path, whole = write_sweep("grid: {seed: [0, 1]}\n"), getattr(PointFolder, moment)
+
+    def full(folder, *args, **facts):
+        if folder.path.name == "seed0":
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder.path / "point.json"))
+        return whole(folder, *args, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PointFolder, moment, full)
+        runs, _ = go(path)
+    assert [run.status for run in runs] == [Status.FAILED, Status.FINISHED]
+    assert "No space left on device" in runs[0].problem and "point.json" in runs[0].problem
+    kept = Status.KEPT if moment == "finish" else Status.FINISHED
+    assert [run.status for run in go(path, resume=True)[0]] == [kept, Status.KEPT]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_every_signal_that_ends_a_run_ends_a_sweep_in_order(fake_fit, write_sweep, number):
+    path = write_sweep("overrides: {fake.seconds: 0.1, fake.steps: 1000}\ngrid: {seed: [0, 1]}\n")
+    timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
+    timer.start()
+    runs, _ = go(path)
+    assert [run.status for run in runs] == [Status.STOPPED, Status.WAITING]
 
 
 def test_resume_runs_what_is_missing_continues_from_checkpoints_and_repeats_nothing(fake_fit, write_sweep):

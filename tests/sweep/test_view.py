@@ -1,4 +1,5 @@
 import io
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -123,3 +124,23 @@ def test_failures_show_the_end_of_their_log(tmp_path):
 def test_counts_are_in_order_of_status():
     runs = [make("a", Status.FAILED), make("b", Status.KEPT), make("c", Status.FAILED)]
     assert count_line(runs) == "1 finished before, 2 failed"
+
+
+def test_a_point_that_is_silent_for_long_is_told_once(monkeypatch):
+    console = Console(file=io.StringIO(), width=200)
+    run = make("a", Status.RUNNING)
+    view = PlainView(console, [run])
+    for ago in (599, 660, 720, 5, 601):
+        run.heard = time.monotonic() - ago
+        view.refresh([run])
+    lines = console.file.getvalue().splitlines()
+    assert lines == [f"a: no new step for {m} minutes; log: {run.folder.log}" for m in (11, 10)]
+    assert "no step for 10 min" in shown(progress_table([run], 10, 120))
+
+
+def test_what_kept_a_point_from_starting_is_told():
+    run = make("a", Status.FAILED)
+    run.problem = "[Errno 28] No space left on device: 'runs/s/a/point.json'"
+    console = Console(file=io.StringIO(), width=200)
+    report_failures(console, [run])
+    assert console.file.getvalue() == f"\na failed: {run.problem}\n"
