@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from jqlight.errors import ConfigError
 
 _TOKENS_PER_CHARACTER = 4  # UTF-8 bytes
+_BEGINNING = 32  # tokens of a rationale that nearly always tell whether it says anything
 _CONTEXT = 8  # tokens in front of a piece of text that decide how it is decoded
 # Stands in a text where encoding must cut it; Unicode reserves this code point for such use inside a program.
 _CUT = "\ufdd0"
@@ -183,7 +184,10 @@ class TokenFormat:
     def is_blank(self, ids: Sequence[int]) -> bool:
         """Whether a sampled rationale says nothing before its end: white space at most."""
         kept = [i for i in ids if i not in self.eos_ids]
-        return not self.decode(kept).partition(self.thinking.end)[0].strip()
+        end, beginning = self.thinking.end, self.decode(kept[:_BEGINNING])
+        if end not in beginning and len(beginning.strip()) > len(end):  # so that it is no end that is cut off
+            return False
+        return not self.decode(kept).partition(end)[0].strip()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of any token ids with every special token visible, for people to read."""

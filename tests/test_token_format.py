@@ -82,6 +82,24 @@ def test_a_rationale_ends_wherever_its_text_holds_the_marker(tokenizer):
     assert sampler.ends_thinking(spelled) == (len(form.end_ids) > 1)
 
 
+@pytest.mark.parametrize(
+    ("text", "blank"),
+    [
+        ("", True),
+        (" \n", True),
+        (" \n" * 40, True),
+        ("so", False),
+        (" \n" * 40 + "so", False),
+        ("so it is " * 40, False),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "</think>", "</think>so"])
+def test_a_rationale_is_blank_where_only_white_space_is_before_its_end(tokenizer, text, end, blank):
+    form = TokenFormat(tokenizer, Thinking())
+    ids = tokenizer(text + end, add_special_tokens=False).input_ids
+    assert form.is_blank(ids) == blank
+
+
 def test_an_empty_marker_and_a_tokenizer_without_an_end_are_refused(tokenizer):
     with pytest.raises(ConfigError, match=r"policy.thinking.end: given ''"):
         TokenFormat(tokenizer, Thinking(end=""))

@@ -20,8 +20,10 @@ def test_only_verified_answers_become_text(
     answers: list[list[int]] = []
     read = estimator.token_format.decode_answer
     monkeypatch.setattr(estimator.token_format, "decode_answer", lambda ids: answers.append(ids) or read(ids))
-    if not verified:
-        monkeypatch.setattr(estimator.token_format, "decode", None)
+    lengths = []
+    decode = estimator.token_format.decode
+    monkeypatch.setattr(estimator.token_format, "decode", lambda ids: lengths.append(len(ids)) or decode(ids))
     fit(estimator, [examples], [[drawn, drawn]])
     assert answers == ([rollout.answer_ids for rollout in drawn] * 2 if verified else [])
+    assert verified or max(lengths) <= 32, "the beginning of a rationale, which tells whether it is empty"
     assert len(estimator.sampler.answers) == 1, "one call for both prompts"

@@ -70,6 +70,7 @@ def test_compare_leaves_its_report_on_the_parent_run(server, tmp_path, capsys):
         "summary.md",
         "summary.json",
         "runs.md",
+        "verdicts.md",
         "q.png",
         "validation.png",
         "cold_start.png",
