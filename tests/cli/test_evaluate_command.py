@@ -94,7 +94,7 @@ def test_a_split_that_nothing_is_left_of_is_refused_before_anything_is_written(s
     [
         (["--model", "last.ckpt"], "jqlight export --ckpt last.ckpt --out DIR"),
         (["--model", "./nowhere"], "policy.name_or_path: given './nowhere'"),
-        (["--split", "train"], "invalid choice: 'train'"),
+        (["--split", "train"], "--split: given train, allowed are validation, test"),
     ],
 )
 def test_mistakes_are_one_sentence(shell, config, workplace, arguments, message):
