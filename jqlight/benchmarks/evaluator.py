@@ -59,18 +59,20 @@ class Evaluator(nn.Module):
         examples: Sequence[Example],
         predictions: Sequence[Sequence[str]],
         rationales: Sequence[Sequence[str]] | None = None,
+        facts: Sequence[Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:
         """Count examples: ``predictions[i]`` are the answers sampled for example i, ``rationales[i]`` their thoughts.
 
-        Every answer is judged once by each verifier; all metrics take their scores from that.
+        ``facts[i]`` are further keys of the samples' rows. Every answer is judged once by each verifier; all metrics
+        take their scores from that.
 
         Raises:
             ValueError: fewer than k answers for an example.
         """
         texts = dict.fromkeys(self.verifiers, (predictions, [example.references for example in examples]))
         if rationales is not None:
-            facts = [(example.prompt, *example.references) for example in examples]
-            texts |= dict.fromkeys(self.rationale_verifiers, (rationales, facts))
+            subjects = [(example.prompt, *example.references) for example in examples]
+            texts |= dict.fromkeys(self.rationale_verifiers, (rationales, subjects))
         verifiers = {**self.verifiers, **self.rationale_verifiers}
         scores = {
             prefix: [judge(verifiers[prefix], *question) for question in zip(*judged, strict=True)]
@@ -83,7 +85,8 @@ class Evaluator(nn.Module):
         for i, example in enumerate(examples):
             for m, answer in enumerate(predictions[i]):
                 verdicts = {prefix.rstrip("_") or "match": scores[prefix][i][m] for prefix in scores}
-                self._rows.append(_row(example, m, rationales[i][m] if rationales else "", answer, verdicts))
+                row = sample_row(example, m, rationales[i][m] if rationales else "", answer, verdicts)
+                self._rows.append({**row, **(facts[i][m] if facts else {})})
 
     def compute(self) -> dict[str, Tensor]:
         """All metrics by name, over all ranks; without a stage prefix."""
@@ -95,7 +98,7 @@ class Evaluator(nn.Module):
         """One record per sample of this rank.
 
         Keys: id, sample, prompt, rationale, answer, reference, references and verdicts (verifier name to score; the
-        paper's rule is named ``match``).
+        paper's rule is named ``match``), and those of ``facts``.
         """
         return self._rows
 
@@ -114,7 +117,10 @@ class Evaluator(nn.Module):
         return {name: cast(QuestionMean, metric) for name, metric in self.metrics.items()}
 
 
-def _row(example: Example, sample: int, rationale: str, answer: str, verdicts: Mapping[str, float]) -> dict[str, Any]:
+def sample_row(
+    example: Example, sample: int, rationale: str, answer: str | None, verdicts: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """The record of one sample, see :meth:`Evaluator.rows`; answer and verdicts are None where none was sampled."""
     return {
         "id": example.id,
         "sample": sample,
@@ -123,5 +129,5 @@ def _row(example: Example, sample: int, rationale: str, answer: str, verdicts: M
         "answer": answer,
         "reference": example.answer,
         "references": list(example.references),
-        "verdicts": dict(verdicts),
+        "verdicts": verdicts,
     }

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -18,6 +19,7 @@ from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError, NonFiniteError
 from jqlight.estimators import distributed
 from jqlight.estimators.all_or_nothing import AllOrNothing, OnNonFinite
+from jqlight.estimators.kept_rollouts import KeptGroup, due, group_rows
 from jqlight.estimators.module import PolicyModule, check_count
 from jqlight.estimators.rollouts import ImportanceRatios, Lookahead, RolloutGroups, RolloutSource, StepBatch
 from jqlight.estimators.scale import StepScale
@@ -87,6 +89,7 @@ class Estimator(PolicyModule):
         self.step_scale = StepScale()
         self.all_or_nothing = AllOrNothing(on_nonfinite)
         self.step_log = StepLog()
+        self.kept: list[KeptGroup] = []
         self._remember(policy=asdict(policy), sampler=asdict(sampler), rollouts=rollouts, samples=self.samples)
 
     def _remember(self, **settings: object) -> None:
@@ -115,6 +118,15 @@ class Estimator(PolicyModule):
         """Log of a group's largest coefficient, nats, from its signal (1, M); None where a step has no scale."""
         return None
 
+    def told(self, signal: Tensor, group: Group) -> dict[str, Tensor]:
+        """What kept rollouts tell of their scores, see :class:`KeptGroup`; nothing is computed for it anew.
+
+        Args:
+            signal: of :meth:`signal`, (M,).
+            group: whose continuations end in the gold answer, unless answers are sampled.
+        """
+        return {} if self.samples_answers else {"log_likelihood": group.log_answer()}
+
     # -- the step --------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
@@ -129,16 +141,7 @@ class Estimator(PolicyModule):
         with record.timed("sample"):
             rollouts, ratios = self.source.rollouts(StepBatch(self.global_step, batch))
         with self.source.prefetching(self._following(), record.timed("sample")):
-            while True:
-                self._begin_step()
-                try:
-                    problem = self._accumulate(batch, rollouts, ratios, record, scale=1 / prompts)
-                    break
-                except (RuntimeError, MemoryError) as error:
-                    self._shrink(error)
-                record.restart()
-                if ratios is not None:
-                    ratios.restart()
+            problem = self._gradient(batch, rollouts, ratios, record, scale=1 / prompts)
             if self._is_exact and not problem:
                 record.check_engine(self.global_step, self.device)
             with record.timed("update"):
@@ -146,12 +149,32 @@ class Estimator(PolicyModule):
         with record.timed("sync"):
             self.sync_engine()
         if norm is None:
+            self.kept = []
             self.step_log.log_skipped(self, self.all_or_nothing.skipped)
             return
         means = self.diagnose(record.signals, record.coefficients)
         self.step_log.log(
             self, record, rollouts, {**means, **self.source.metrics(ratios), **self.step_scale.metrics()}, norm
         )
+
+    def _gradient(
+        self,
+        batch: list[Example],
+        rollouts: RolloutGroups,
+        ratios: ImportanceRatios | None,
+        record: StepRecord,
+        scale: float,
+    ) -> str | None:
+        """As :meth:`_accumulate` from a zero gradient, again with smaller micro-batches where memory runs out."""
+        while True:
+            self._begin_step()
+            try:
+                return self._accumulate(batch, rollouts, ratios, record, scale)
+            except (RuntimeError, MemoryError) as error:
+                self._shrink(error)
+            record.restart()
+            if ratios is not None:
+                ratios.restart()
 
     def _accumulate(
         self,
@@ -171,8 +194,9 @@ class Estimator(PolicyModule):
                 sample = GroupSample(example, drawn, group, None if ratios is None else ratios.of(drawn, group))
                 coefficients = self.coefficients(signal, sample)
             with record.timed("update"):
-                self._backward(signal, sample, coefficients, scale)
+                used = self._backward(signal, sample, coefficients, scale)
             record.add(signal, coefficients)
+            self.kept.append(KeptGroup(example, drawn, used, self.told(signal[0], group)))
             if ratios is None:
                 with record.timed("score"):
                     # After backward, whose forward has the log-probs of most rows: only the others run for this.
@@ -205,6 +229,7 @@ class Estimator(PolicyModule):
         for parameter in self.parameters():
             parameter.grad = None
         self.step_scale.begin(self.policy.parameters())
+        self.kept = []
 
     def _following(self) -> StepBatch | None:
         """The next step, for a source that prefetches; None where this one is the last of its epoch or of the run."""
@@ -223,15 +248,25 @@ class Estimator(PolicyModule):
         what = "reward" if self.samples_answers else "log-probability"
         return f"example {example.id}: a {what} is {signal.max().item()}{blamed}"
 
-    def _backward(self, signal: Tensor, sample: GroupSample, coefficients: Coefficients, scale: float) -> None:
-        """Add a group's gradient, in the unit of the step's scale; nothing where it cannot matter in that unit."""
+    def _backward(self, signal: Tensor, sample: GroupSample, coefficients: Coefficients, scale: float) -> Coefficients:
+        """Add a group's gradient, in the unit of the step's scale; zero where it cannot matter in that unit.
+
+        Returns the coefficients that it was made with.
+        """
         log_size = self.log_size(signal, sample) if self.step_scale.kind != "raw" else None
         if log_size is not None:
             if (log_unit := self.step_scale.admit(log_size)) is None:
-                return
+                return Coefficients(*map(torch.zeros_like, coefficients))
             # Computed again, since coefficients under e^-745 would be lost in a division afterwards.
             coefficients = self.coefficients(signal, sample._replace(log_unit=log_unit))
         sample.group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=scale)
+        return coefficients
+
+    def _keep(self) -> None:
+        """Log the rollouts of the last step, once."""
+        groups, self.kept = self.kept, []
+        if groups and self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            self.log_samples("train", [row for group in groups for row in group_rows(group, self)])
 
     @property
     def _is_exact(self) -> bool:
@@ -306,6 +341,16 @@ class Estimator(PolicyModule):
             )
 
         self.all_or_nothing.begin(self.policy, self.optimizers().optimizer)  # type: ignore[union-attr]
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Keep the step's rollouts, if it is time: before a checkpoint of this step takes its name."""
+        if due(self.global_step, self.trainer.max_steps):
+            self._keep()
+
+    def on_validation_model_eval(self) -> None:
+        """Keep the rollouts of the step before a validation, ahead of the checkpoint that callbacks write there."""
+        super().on_validation_model_eval()
+        self._keep()
 
     def on_fit_end(self) -> None:
         """End the thread that sampled ahead."""

@@ -16,6 +16,7 @@ from jqlight.benchmarks import Benchmark, Example
 from jqlight.benchmarks.evaluator import Evaluator
 from jqlight.errors import ConfigError
 from jqlight.estimators import distributed
+from jqlight.estimators.kept_rollouts import rollout_facts
 from jqlight.estimators.necessity import Necessity, means
 from jqlight.estimators.placement import check_placement
 from jqlight.model_folder import check_weights
@@ -244,7 +245,11 @@ class PolicyModule(LightningModule):
         rollouts = self.sample(batch, stage, self.samples)
         answers = [[self.token_format.decode_answer(r.answer_ids) for r in group] for group in rollouts]
         rationales = [[self.token_format.decode(r.rationale_ids) for r in group] for group in rollouts]
-        self.evaluator.update(batch, answers, rationales)
+        facts = [
+            [rollout_facts(r, text, self.token_format) for r, text in zip(group, texts)]
+            for group, texts in zip(rollouts, rationales)
+        ]
+        self.evaluator.update(batch, answers, rationales, facts)
         if self.necessity is not None:
             self.necessity.update(batch, rollouts)
 
@@ -297,10 +302,17 @@ class PolicyModule(LightningModule):
             if self.trainer.sanity_checking:
                 # Lightning logs nothing in this evaluation, which here gives the scores that training starts from.
                 logger.log_metrics(scores, step=self.global_step)
-            if hasattr(logger, "log_samples"):
-                logger.log_samples(stage, self.global_step, self.evaluator.rows())
             if hasattr(logger, "log_questions"):
                 logger.log_questions(stage, self.global_step, questions)
+        self.log_samples(stage, self.evaluator.rows())
+
+    def log_samples(self, stage: str, rows: list[dict[str, Any]]) -> None:
+        """Give the loggers that keep samples those of all ranks."""
+        keeping = [logger for logger in self.trainer.loggers if hasattr(logger, "log_samples")]
+        if keeping:
+            everywhere = [row for part in distributed.gathered(rows) for row in part]
+            for logger in keeping:
+                logger.log_samples(stage, self.global_step, everywhere)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores and a table of samples."""

@@ -140,6 +140,10 @@ class SampledReward(Estimator):
         reward = self.benchmark.verifiers[self.benchmark.reward if self.reward is None else self.reward]
         return torch.tensor([reward(answer, example.references) for answer in answers], dtype=torch.float64)
 
+    def told(self, signal: Tensor, group: Group) -> dict[str, Tensor]:
+        """The rewards too."""
+        return {**super().told(signal, group), "reward": signal}
+
     def on_samples(self, weights: Coefficients, sample: GroupSample) -> Coefficients:
         """``weights`` times the importance ratios, on sampled tokens only: zero on a gold answer."""
         weights = reweighted(weights, sample.log_ratio)

@@ -6,7 +6,8 @@
                           and the directory in which it was started
     config.yaml           the resolved config
     metrics.jsonl         one JSON object a line: step, time (Unix seconds), and the metrics logged together
-    samples/*.jsonl       one file per validation, one sampled output group a line
+    samples/*.jsonl       one file per validation (step_*), test (test_step_*) and kept training step (train_step_*),
+                          one sampled output a line
     artifacts/questions/  one file per validation, one question a line: its id and its value of each metric
     artifacts/            other texts
 """

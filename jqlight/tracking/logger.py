@@ -171,9 +171,11 @@ class RunLogger(Logger):
     def log_samples(self, stage: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log a table of sampled outputs: ``samples/step_000100`` for validation, with the stage's name for others.
 
-        ``step`` is ignored, as in ``log_metrics``, where a trainer counts optimizer steps.
+        A step that is taken again after a resume replaces its table. ``step`` is ignored, as in ``log_metrics``, where
+        a trainer counts optimizer steps.
         """
-        self.journal.log_rows(evaluation_name(stage, self._own_step(step)), rows)
+        step = self._own_step(step)
+        self.journal.log_rows(evaluation_name(stage, step), [{**row, "step": step} for row in rows])
         self._wake()
 
     @rank_zero_only

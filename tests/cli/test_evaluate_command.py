@@ -47,7 +47,9 @@ def test_a_base_model_is_scored_as_by_test_and_again_offline(shell, config, work
     assert folder.name == "qwen3-hotpotqa-cold-test"
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 2 * 4
-    assert set(rows[0]) == {"id", "sample", "prompt", "rationale", "answer", "reference", "references", "verdicts"}
+    facts = {"length", "truncated", "empty"}
+    sample = {"id", "sample", "prompt", "rationale", "answer", "reference", "references", "verdicts"}
+    assert set(rows[0]) == sample | facts
     assert len({row["answer"] for row in rows}) > 2
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["model"] == tiny_qwen3 and scores["samples"] == 4 and scores["seed"] == 3

@@ -82,12 +82,13 @@ def test_samples_are_a_table_of_mlflow(workplace, client, store):
     run = client.get_run(logger.journal.record["run_id"])
     mlflow.set_tracking_uri(store)
     table = client.load_table(run.info.experiment_id, "samples/step_000003.json", run_ids=[run.info.run_id])
-    assert list(table.columns) == ["id", "answer", "tie"]
+    assert list(table.columns) == ["id", "answer", "step", "tie"]
     assert table["id"].tolist() == ["a", "b"]
     assert table["tie"][1] == 1.0
     assert json.loads((workplace / "runs/a/samples/step_000003.jsonl").read_text().splitlines()[0]) == {
         "id": "a",
         "answer": "x",
+        "step": 3,
     }
 
 
