@@ -20,10 +20,12 @@ from jqlight.errors import ConfigError, NonFiniteError
 from jqlight.estimators import distributed
 from jqlight.estimators.all_or_nothing import AllOrNothing, OnNonFinite
 from jqlight.estimators.kept_rollouts import KeptGroup, due, group_rows
+from jqlight.estimators.memory_plan import plan_of
 from jqlight.estimators.module import PolicyModule, check_count
 from jqlight.estimators.rollouts import ImportanceRatios, Lookahead, RolloutGroups, RolloutSource, StepBatch
 from jqlight.estimators.scale import StepScale
 from jqlight.estimators.step_metrics import StepLog, StepRecord
+from jqlight.machine import free_memory
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, Group, PolicyConfig
 from jqlight.policy.memory import is_out_of_memory
@@ -319,6 +321,21 @@ class Estimator(PolicyModule):
             raise NonFiniteError(found)
 
     # -- hooks -------------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Say what will be held in memory before any of it is loaded."""
+        if stage == "fit" and self.sampler is None and self._numbers is not None:
+            plan = plan_of(
+                self.policy,
+                self.sampler_config,
+                self.optimizer,
+                numbers=self._numbers,
+                prompt=self.benchmark.max_prompt_tokens,
+                rollouts=self.rollouts,
+                mixed=self.trainer.precision == "bf16-mixed",
+            )
+            self.print(plan.line(free_memory(self.device)))
+        super().setup(stage)
 
     def on_fit_start(self) -> None:
         """Begin with the engine at the policy's weights and nothing prefetched but what a checkpoint holds."""

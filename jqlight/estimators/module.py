@@ -79,6 +79,7 @@ class PolicyModule(LightningModule):
         self.optimizer: Callable[..., torch.optim.Optimizer] = optimizer or DEFAULT_OPTIMIZER
         self.lr_scheduler = lr_scheduler
         self._run_seed: int | None = None
+        self._numbers: int | None = None
 
     @property
     def token_format(self) -> TokenFormat:
@@ -122,7 +123,7 @@ class PolicyModule(LightningModule):
             self.sampler_config.max_answer_tokens,
             trains_on_answers=self.samples_answers,
         )
-        check_weights(self.policy.path)
+        self._numbers = check_weights(self.policy.path)
         return []
 
     def setup(self, stage: str) -> None:

@@ -1,8 +1,10 @@
 """Low-rank adapters inside a model, and the plain weights that model and adapters amount to."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D
 
@@ -28,15 +30,29 @@ def inject(model: PreTrainedModel, lora: LoRA) -> None:
         raise ConfigError(f"policy.lora.target_modules: given {lora.target_modules!r}: {error}") from error
 
 
-def checkpoint_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The model's tensors under the names of a checkpoint without adapters, detached.
+def adapter_numbers(config: PretrainedConfig, lora: LoRA) -> int:
+    """How many numbers the adapters of a model have; nothing of it is loaded. Raises what :func:`inject` does."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+        inject(model, lora)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-    A tensor that two names share comes once. Where a layer has an adapter, a new tensor weight + delta is made and the
-    trained ones stay as they are; everything else is the model's own memory. Where transformers has changed names or
-    joined weights while loading (mixtures of experts), that is undone.
+
+def checkpoint_tensors(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The model's tensors with their names in a checkpoint without adapters, detached, one after the other.
+
+    A tensor that two names share comes once. Where a layer has an adapter, a new tensor weight + delta is made when its
+    turn comes and the trained ones stay as they are; everything else is the model's own memory. Where transformers has
+    changed names or joined weights while loading (mixtures of experts), that is undone, of all tensors at once.
     """
+    if getattr(model, "_weight_conversions", None):
+        yield from revert_weight_conversion(model, dict(_merged(model))).items()
+    else:
+        yield from _merged(model)
+
+
+def _merged(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     layers = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
-    tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if ".lora_" in name or id(tensor) in seen:
@@ -45,7 +61,5 @@ def checkpoint_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
         layer = layers.get(name.removesuffix(".base_layer.weight"))
         with torch.no_grad():
             delta = None if layer is None else layer.get_delta_weight("default")
-            tensors[name.replace(".base_layer.", ".")] = tensor.detach() if delta is None else tensor.detach() + delta
-    if getattr(model, "_weight_conversions", None):
-        tensors = revert_weight_conversion(model, tensors)
-    return tensors
+            merged = tensor.detach() if delta is None else tensor.detach() + delta
+        yield name.replace(".base_layer.", "."), merged

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 _FREE_SHARE = 0.8  # the rest is for the head's chunks and for what the allocator cannot use
 _SMALLEST, _GRAIN = 256, 1024
-_AUTOCAST_BYTES = 2.4
+AUTOCAST_BYTES = 2.4
 """Bytes of a number in bf16-mixed: norms stay in float32. A group on an H100 took 1.16 times what 2 bytes would."""
 _ROWS = 128  # of the matrix on which an optimizer's state is measured
 
@@ -82,7 +82,7 @@ def token_bytes(model: PreTrainedModel, *, checkpointed: bool = False) -> float:
     width I: the inputs of norms and residuals, queries, keys and values before and after rotation, attention output,
     gate, up, activation and their product. With gradient checkpointing H per layer remain, and one layer in full.
     """
-    size = _AUTOCAST_BYTES if torch.is_autocast_enabled(model.device.type) else model.dtype.itemsize
+    size = AUTOCAST_BYTES if torch.is_autocast_enabled(model.device.type) else model.dtype.itemsize
     return float(token_numbers(model.config, checkpointed=checkpointed) * size)
 
 

@@ -140,7 +140,7 @@ class Policy(nn.Module):
         A head that is tied to the embedding is left out. Tensors without an adapter are the model's own memory: read
         them before the next optimizer step.
         """
-        yield from adapters.checkpoint_tensors(self.model).items()
+        yield from adapters.checkpoint_tensors(self.model)
 
     def export(self, folder: str | Path) -> None:
         """Write model (adapters merged), tokenizer and generation config as a Hugging Face folder."""

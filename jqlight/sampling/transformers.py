@@ -10,11 +10,14 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from jqlight.errors import EngineError
+from jqlight.machine import free_memory
 from jqlight.model_folder import load_model
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
+from jqlight.sampling.vllm.memory import token_bytes
 from jqlight.token_format import TokenFormat
 
 CPU = torch.device("cpu")
+_FREE_SHARE = 0.8
 
 
 class TransformersEngine:
@@ -27,7 +30,7 @@ class TransformersEngine:
     Attributes:
         model: the engine's copy of the model, in evaluation mode.
         max_model_len: longest prompt and completion together, in tokens.
-        max_num_seqs: rows decoded at once.
+        max_num_seqs: most rows decoded at once; fewer where they do not fit in the free memory.
     """
 
     def __init__(
@@ -55,8 +58,9 @@ class TransformersEngine:
         check_lengths(requests, self.max_model_len)
         order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), tuple(requests[i].prompt_ids)))
         completions: dict[int, Completion] = {}
-        for start in range(0, len(order), self.max_num_seqs):
-            chunk = order[start : start + self.max_num_seqs]
+        rows = self._rows(max(len(request.prompt_ids) + request.max_tokens for request in requests))
+        for start in range(0, len(order), rows):
+            chunk = order[start : start + rows]
             batch = _Batch(self.model, [requests[i] for i in chunk])
             while batch.rows:
                 ids = batch.step(decoding)
@@ -81,6 +85,16 @@ class TransformersEngine:
         missing = [n for n, p in self.model.named_parameters() if p.data_ptr() not in written]
         if missing:
             raise EngineError(f"weights missing in the update of the sampling engine: {', '.join(missing[:5])}")
+
+    def _rows(self, tokens: int) -> int:
+        """How many rows of ``tokens`` tokens may be decoded at once, by the memory that is free now."""
+        config = self.model.config.get_text_config()
+        if not hasattr(config, "num_attention_heads"):  # a recurrent model, whose state does not grow
+            return self.max_num_seqs
+        # A layer's cache is copied when it grows, and three rows of probabilities are float64.
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        each = 1.5 * tokens * token_bytes(config, dtype) + 3 * 8 * config.vocab_size
+        return max(1, min(self.max_num_seqs, int(_FREE_SHARE * free_memory(self.model.device) / each)))
 
     def close(self) -> None:
         """Free the model."""

@@ -4,7 +4,7 @@ from engine_reference import log_probs, shifted
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from jqlight.errors import EngineError
-from jqlight.sampling import Decoding, Request, SamplerConfig, Stop
+from jqlight.sampling import Decoding, Request, SamplerConfig, Stop, transformers
 from jqlight.sampling.transformers import TransformersEngine, draw
 from jqlight.token_format import Thinking, TokenFormat
 
@@ -101,3 +101,16 @@ def test_an_incomplete_or_foreign_update_is_refused(tiny_qwen3, token_format):
     weights.pop("model.norm.weight")
     with pytest.raises(EngineError, match=r"missing.*model\.norm\.weight"):
         engine.sync(weights.items())
+
+
+def test_batches_are_cut_to_the_free_memory(transformers_engine, requests_, monkeypatch):
+    batch, sizes = transformers._Batch, []
+    monkeypatch.setattr(transformers, "_Batch", lambda model, chunk: sizes.append(len(chunk)) or batch(model, chunk))
+    drawn, first = [], []
+    for free_kib in (1 << 20, 1500, 1):
+        monkeypatch.setattr(transformers, "free_memory", lambda device, free=free_kib: free << 10)
+        drawn.append([c.token_ids for c in transformers_engine.generate(requests_, Stop(()), Decoding())])
+        first.append(sizes[0])
+        sizes.clear()
+    assert first[0] == len(requests_) > first[1] > first[2] == 1
+    assert drawn[0] == drawn[1] == drawn[2]

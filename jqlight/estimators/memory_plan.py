@@ -1,0 +1,120 @@
+"""What a run will hold in memory, from the model's shape and the settings, before anything is loaded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import PretrainedConfig
+
+from jqlight.model_folder import read_config
+from jqlight.policy import Policy
+from jqlight.policy.adapters import adapter_numbers
+from jqlight.policy.memory import AUTOCAST_BYTES, state_bytes, token_numbers
+from jqlight.sampling import SamplerConfig
+from jqlight.sampling.vllm.memory import GIB, token_bytes
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes by purpose; those of one rank, since every rank has a whole model."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    undo: float
+    """Copy of trained weights and optimizer state that undoes a step; always in host memory."""
+    group: float
+    """Activations of one prompt and all its rollouts at their longest, run at once."""
+    checkpointed: float
+    """The same with gradient checkpointing."""
+    engine: float
+    """The engine's copy of the weights."""
+    cache: float
+    """The engine's key-value cache."""
+
+    def line(self, free: int | None = None) -> str:
+        """One line, in GiB; ``free`` is what the device has."""
+        held = [("weights", self.weights), ("gradients", self.gradients), ("optimizer", self.optimizer)]
+        parts = [*held, ("engine", self.engine), ("its cache", self.cache)]
+        shown = ", ".join(f"{name} {size / GIB:.2g}" for name, size in parts)
+        group = f"a whole group {self.group / GIB:.2g} ({self.checkpointed / GIB:.2g} with checkpointing)"
+        total = "" if free is None else f"; free {free / GIB:.3g}"
+        return f"memory in GiB: {shown}; {group}; to undo a step {self.undo / GIB:.2g} of host memory{total}"
+
+
+def plan_memory(
+    model: PretrainedConfig,
+    *,
+    numbers: int,
+    trained: int,
+    dtype: str = "float32",
+    engine_dtype: str = "bfloat16",
+    state: float = 8.0,
+    prompt: int,
+    rollouts: int,
+    rollout_tokens: int,
+    cache_tokens: int,
+    mixed: bool = True,
+) -> MemoryPlan:
+    """The plan of one rank.
+
+    Args:
+        model: the model's config.
+        numbers: the model's parameters.
+        trained: those that are trained; fewer with adapters.
+        dtype: of the trainer's weights.
+        engine_dtype: of the engine's.
+        state: bytes of optimizer state per trained number, see :func:`jqlight.policy.memory.state_bytes`.
+        prompt: tokens of the longest prompt.
+        rollouts: M.
+        rollout_tokens: tokens of the longest rollout.
+        cache_tokens: tokens whose keys and values the engine holds at once.
+        mixed: whether training is bf16-mixed.
+    """
+    size, engine_size = (getattr(torch, name).itemsize for name in (dtype, engine_dtype))
+    tokens = prompt + rollouts * rollout_tokens
+    each = AUTOCAST_BYTES if mixed else size
+    # Autocast keeps the weights once more, in two bytes, during a pass.
+    passes = 2.0 * numbers if mixed and size > 2 else 0.0
+    return MemoryPlan(
+        weights=size * numbers,
+        gradients=size * trained,
+        optimizer=state * trained,
+        undo=(size + state) * trained,
+        group=passes + tokens * token_numbers(model, checkpointed=False) * each,
+        checkpointed=passes + tokens * token_numbers(model, checkpointed=True) * each,
+        engine=engine_size * numbers,
+        cache=cache_tokens * token_bytes(model, engine_dtype),
+    )
+
+
+def plan_of(
+    policy: Policy,
+    sampler: SamplerConfig,
+    optimizer: Callable[..., torch.optim.Optimizer],
+    *,
+    numbers: int,
+    prompt: int,
+    rollouts: int,
+    mixed: bool,
+) -> MemoryPlan:
+    """The plan of a run with these settings; nothing but the model's config is read. Arguments as in plan_memory."""
+    config, settings = read_config(policy.path), policy.config
+    rollout = sampler.max_thinking_tokens + len(policy.format.end_ids) + sampler.max_answer_tokens
+    cache = sampler.max_num_seqs * (prompt + rollout)
+    if sampler.engine == "vllm" and sampler.memory_gib is not None:
+        cache = int(sampler.memory_gib * GIB / token_bytes(config, sampler.dtype or settings.dtype))
+    number = torch.nn.Parameter(torch.zeros(1, dtype=getattr(torch, settings.dtype)))
+    return plan_memory(
+        config,
+        numbers=numbers,
+        trained=numbers if settings.lora is None else adapter_numbers(config, settings.lora),
+        dtype=settings.dtype,
+        engine_dtype=sampler.dtype or settings.dtype,
+        state=state_bytes(optimizer([number]), number.dtype),
+        prompt=prompt,
+        rollouts=rollouts,
+        rollout_tokens=rollout,
+        cache_tokens=cache,
+        mixed=mixed,
+    )

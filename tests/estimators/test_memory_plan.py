@@ -1,0 +1,54 @@
+"""The line on memory that a run begins with, against what a small model really holds."""
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from jqlight.estimators.memory_plan import GIB, MemoryPlan, plan_memory, plan_of
+from jqlight.policy import LoRA, Policy, PolicyConfig
+from jqlight.policy.adapters import adapter_numbers
+from jqlight.sampling import SamplerConfig
+
+SHAPE = {"prompt": 100, "rollouts": 4, "rollout_tokens": 20, "cache_tokens": 50}
+
+
+@pytest.mark.parametrize("kind", ["tiny_qwen3", "tiny_llama", "tiny_gpt2"])
+@pytest.mark.parametrize("targets", ["all-linear", ["c_attn", "q_proj"]])
+def test_adapters_are_counted_without_a_model(kind: str, targets: object, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(kind)
+    lora = LoRA(r=3, target_modules=targets)
+    policy = Policy(PolicyConfig(path, lora=lora))
+    policy.load()
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    assert adapter_numbers(AutoConfig.from_pretrained(path), lora) == trained > 0
+
+
+def test_bytes_follow_formats_and_optimizer(tiny_llama: str) -> None:
+    config = AutoConfig.from_pretrained(tiny_llama)
+    exact = plan_memory(config, numbers=1000, trained=1000, engine_dtype="float32", mixed=False, **SHAPE)
+    assert (exact.weights, exact.gradients, exact.optimizer, exact.undo, exact.engine) == (4e3, 4e3, 8e3, 12e3, 4e3)
+    assert exact.cache == 50 * 2 * 2 * 1 * 32 * 4  # keys and values, layers, heads, head size, bytes
+    adapters = plan_memory(config, numbers=1000, trained=10, state=0.0, **SHAPE)
+    assert (adapters.weights, adapters.gradients, adapters.undo, adapters.engine) == (4e3, 40, 40, 2e3)
+    assert adapters.checkpointed < adapters.group < exact.group
+
+
+def test_a_run_plans_with_its_own_settings(tiny_llama: str) -> None:
+    policy = Policy(PolicyConfig(tiny_llama))
+    budgets = {"max_thinking_tokens": 20, "max_answer_tokens": 7, "max_num_seqs": 3}
+    config = SamplerConfig("transformers", dtype="bfloat16", **budgets)
+    sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
+    plan = plan_of(policy, config, sgd, numbers=500, prompt=64, rollouts=4, mixed=False)
+    expected = plan_memory(
+        AutoConfig.from_pretrained(tiny_llama), numbers=500, trained=500, state=0.0, prompt=64, rollouts=4,
+        rollout_tokens=28, cache_tokens=3 * 92, mixed=False,
+    )  # fmt: skip
+    assert plan == expected
+
+
+def test_the_line() -> None:
+    plan = MemoryPlan(2 * GIB, 2 * GIB, 4 * GIB, 6 * GIB, 30 * GIB, 2.5 * GIB, GIB, 8 * GIB)
+    assert plan.line(76 * GIB) == (
+        "memory in GiB: weights 2, gradients 2, optimizer 4, engine 1, its cache 8; a whole group 30 (2.5 with "
+        "checkpointing); to undo a step 6 of host memory; free 76"
+    )
