@@ -34,8 +34,9 @@ SCORE = re.compile(r"(?P<stage>val|test)/(?P<verifier>\w*?)(?P<kind>maj|pass)_at
 """A logged score of k samples, such as ``val/maj_at_16`` or ``test/exact_pass_at_1``; ``verifier`` is its prefix."""
 
 
-# Control characters but tab and newline (escape sequences begin with one), and what reorders the text around it.
-_ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters but tab and newline (escape sequences begin with one), other ends of lines, and what reorders the
+# text around it.
+_ACTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def inert(text: str) -> str:

@@ -82,6 +82,7 @@ def _run(cli: RunCLI) -> None:
     if cli.verb == "fit":
         if end := output.early_end(trainer, start):
             print(end)
+        output.leave_samples_page(trainer, folder)
         model = None
         try:
             model = output.export_best(trainer, cli.model, folder)

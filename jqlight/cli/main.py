@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "sweep": ("jqlight.cli.sweep", "run one config over a grid or list of settings"),
     "compare": ("jqlight.cli.compare", "table, figures and report over the runs of an experiment"),
     "evaluate": ("jqlight.cli.evaluate", "score any model or hosted checkpoint without a training config"),
+    "samples": ("jqlight.cli.samples", "read what a run's model wrote: rationales, weights, answers"),
     "score": ("jqlight.cli.score", "score a file of predictions with a benchmark's verifiers"),
     "prompts": ("jqlight.cli.prompts", "print a benchmark's prompts as the model will see them"),
     "export": ("jqlight.cli.export", "write a checkpoint as a Hugging Face model folder"),

@@ -1,6 +1,7 @@
 """What a command says before and after a run: where it runs, what came out, and where it is."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from jqlight.cli.card import write_card
-from jqlight.errors import ConfigError
+from jqlight.errors import ConfigError, DataError
 from jqlight.files import must_exist, written_beside
+from jqlight.report import samples_page
 from jqlight.tracking.checkpoint_files import checkpoint_step
 from jqlight.tracking.checkpoints import RunCheckpoint, best_metric
+from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.run_folder import LAST, RunFolder
 from jqlight.tracking.scores import ValidationScores
+
+log = logging.getLogger(__name__)
 
 
 def start_line(verb: str, folder: RunFolder, module: LightningModule, data: object) -> str:
@@ -64,6 +69,8 @@ def fit_report(trainer: Trainer, module: LightningModule, folder: RunFolder, mod
         lines.append(f"checkpoints      {saving.cost()}")
     if model is not None:
         lines.append(f"model            {shown_path(model)}  (a Hugging Face folder)")
+    if (page := folder.path / "artifacts" / samples_page.FILE).is_file():
+        lines.append(f"samples          {shown_path(page)}")
     if trainer.loggers:
         lines.append(f"metrics          {shown_path(folder.path / 'metrics.jsonl')}")
         lines.append(f"MLflow           jqlight ui {shown_path(folder.path)}")
@@ -89,6 +96,20 @@ def way_on(folder: RunFolder) -> str:
         return f"go on with: jqlight fit --ckpt_path {shown_path(last)}  (step {checkpoint_step(last)})"
     except (ConfigError, OSError):
         return ""
+
+
+def leave_samples_page(trainer: Trainer, folder: RunFolder) -> None:
+    """Leave a page of the run's samples among its artifacts, in MLflow too; what a page cannot be made of is told."""
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+    if not loggers or not (folder.path / "samples").is_dir():
+        return
+    try:
+        page = samples_page.page_of_run(folder.path)
+    except (ConfigError, DataError) as error:
+        log.warning("no page of samples was written: %s", error)
+        return
+    for logger in loggers:
+        logger.log_text_artifact(samples_page.FILE, page)
 
 
 def scores_report(trainer: Trainer, folder: RunFolder) -> str:

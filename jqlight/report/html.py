@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -20,6 +19,7 @@ from jqlight.escape import THRESHOLD, WINDOW
 from jqlight.names import majority, pass_at
 from jqlight.report.compare import Comparison, compare, metric_keys
 from jqlight.report.figures import Picture, pictures
+from jqlight.report.page import render
 from jqlight.report.published import compare_with_published, read_published
 from jqlight.report.runs import SWEEP_FILE, child_records, read_questions, single_records
 from jqlight.report.sentences import LEGEND, pairing_note, sentence
@@ -138,10 +138,10 @@ class Report:
 
     def html(self) -> str:
         """The whole report as one HTML page with its figures inside."""
-        environment = Environment(loader=PackageLoader("jqlight", "report"), autoescape=True)
         sweeps = f"Sweeps: {', '.join(self.sweeps)}. " if self.sweeps else ""
         origin = f"{sweeps}{len(self.comparison.runs)} runs. Store: {redacted(self.store)}."
-        return environment.get_template("report.html.j2").render(
+        return render(
+            "report.html.j2",
             title=self.title,
             origin=f"{origin} Written {time.strftime('%Y-%m-%d %H:%M')}.",
             tables=self.tables(),

@@ -9,7 +9,7 @@
     samples/*.jsonl       one file per validation (step_*), test (test_step_*) and kept training step (train_step_*),
                           one sampled output a line
     artifacts/questions/  one file per validation, one question a line: its id and its value of each metric
-    artifacts/            other texts
+    artifacts/            other texts, and samples.html, a page of the samples
 """
 
 import json

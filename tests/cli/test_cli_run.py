@@ -37,6 +37,11 @@ def test_fit_leaves_everything_in_its_folder(shell, climber, workplace):
     scores = {row["step"]: row["val/maj_at_2"] for row in metrics(folder) if "val/maj_at_2" in row}
     assert scores == {2: 0.75, 4: 1.0, 6: 0.75}
     assert [row["step"] for row in metrics(folder) if "train/success" in row] == [1, 2, 3, 4, 5, 6]
+    page = (folder / "artifacts" / "samples.html").read_text()
+    assert "Samples of climber" in page
+    assert "samples          runs/climber/artifacts/samples.html\n" in shell.out
+    client = MlflowClient(f"sqlite:///{workplace}/runs/mlflow.db")
+    assert "samples.html" in [item.path for item in client.list_artifacts(stored_run(workplace).info.run_id)]
 
 
 def test_fit_exports_the_best_checkpoint_not_the_last(shell, climber, workplace):
