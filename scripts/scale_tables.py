@@ -2,7 +2,8 @@
 
 python scripts/scale_tables.py runs/quickstart_scale docs/results/scale
 
-Writes runs.csv, settings.md and scale.png. Scores are those of the last validation, a fixed step, and not of each run's
+Writes runs.csv, settings.md and scale.png; for a sweep over answer formats (sweeps/scale_phase.yaml) runs.csv and
+phases.md. Scores are those of the last validation, a fixed step, and not of each run's
 best one, so that no setting profits from a choice made on the questions that it is judged by.
 """
 
@@ -36,6 +37,9 @@ def read_run(folder: Path) -> dict[str, Any]:
         "scale": settings["model.scale"],
         "wrong labels": settings.get("data.label_noise", 0.0),
         "q": settings["q"],
+        "eps": settings.get("optimizer.eps", 1e-8),
+        "answer format": settings.get("data.answer_format", ""),
+        "depth": -training[0],
         "seed": settings["seed"],
         "steps": last["step"],
         "escape step": last.get("train/escape_step"),
@@ -56,6 +60,17 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         rows[-1] |= {name: _spread(group[name], 3) for name in SCORES}
         rows[-1][LOG_SUCCESS] = _spread(group[LOG_SUCCESS], 1)
     return pd.DataFrame(rows).sort_values(["wrong labels", "scale", "q"])
+
+
+def phases(runs: pd.DataFrame) -> pd.DataFrame:
+    """Escape steps of a sweep over answer formats: a row for each depth and q, a column for each kind of step."""
+    depths = runs.groupby("answer format")["depth"].mean()
+    kinds = runs["scale"] + runs["eps"].map(", ε {:g}".format)
+    steps = runs["escape step"].map("{:.0f}".format).where(runs["escape step"].notna(), "never")
+    table = runs.assign(depth=runs["answer format"].map(depths).round(), kind=kinds, step=steps)
+    table["(1 − q) depth"] = ((1 - table["q"]) * table["depth"]).map("{:.0f}".format)
+    rows = table.sort_values("seed").groupby(["depth", "q", "(1 − q) depth", "kind"])["step"].agg(", ".join)
+    return rows.unstack("kind").fillna("–").reset_index().astype({"depth": int})
 
 
 def _spread(values: pd.Series, digits: int) -> str:
@@ -101,6 +116,11 @@ def main() -> None:
     runs = runs.sort_values(["wrong labels", "scale", "q", "seed"])
     options.out.mkdir(parents=True, exist_ok=True)
     runs.to_csv(options.out / "runs.csv", index=False, float_format="%.6g")
+    if runs["answer format"].nunique() > 1:
+        found = phases(runs).astype(str).set_index("depth")
+        (options.out / "phases.md").write_text(markdown(found) + "\n", encoding="utf-8")
+        print(markdown(found))
+        return
     table = markdown(summarise(runs).astype(str).set_index("wrong labels"))
     (options.out / "settings.md").write_text(table + "\n", encoding="utf-8")
     draw(runs, options.out / "scale.png")

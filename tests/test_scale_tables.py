@@ -10,11 +10,11 @@ import pandas as pd
 ROOT = Path(__file__).parents[1]
 
 
-def write_run(folder, settings, score, escape):
+def write_run(folder, settings, score, escape, depth=1):
     folder.mkdir(parents=True)
     (folder / "finished.json").write_text("{}")
     (folder / "point.json").write_text(json.dumps({"settings": settings}))
-    steps = [{"step": step, "train/log_success": -float(step)} for step in range(1, 8)]
+    steps = [{"step": step, "train/log_success": -float(step) * depth} for step in range(1, 8)]
     steps[4] |= {"train/escape_step": escape} if escape else {}
     rows = [{"step": 0, "val/exact_pass_at_1": 1.0}, *steps]
     rows.append({"step": 7, "val/exact_pass_at_1": score, "val/exact_maj_at_16": 1.0})
@@ -38,6 +38,19 @@ def test_scores_of_the_last_step_ranges_and_runs_that_never_escaped(tmp_path):
     assert (tmp_path / "out" / "settings.md").read_text().strip() == done.stdout.strip()
     assert len(pd.read_csv(tmp_path / "out" / "runs.csv")) == 3
     assert (tmp_path / "out" / "scale.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_depths_by_kind_of_step(tmp_path):
+    shallow, deep = {"data.answer_format": "a"}, {"data.answer_format": "b"}
+    raw = {"model.scale": "raw", "q": 0.5, "optimizer.eps": 1e-12}
+    write_run(tmp_path / "sweep/a", {**raw, **shallow, "seed": 0}, 1.0, 3.0, depth=2)
+    write_run(tmp_path / "sweep/b", {**raw, **deep, "seed": 0}, 0.0, None, depth=6)
+    write_run(tmp_path / "sweep/c", {"model.scale": "batch", "q": 0.5, **deep, "seed": 0}, 0.0, 4.0, depth=6)
+    done = tables(tmp_path / "sweep", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line]
+    assert rows[0] == ["depth", "q", "(1 − q) depth", "batch, ε 1e-08", "raw, ε 1e-12"]
+    assert rows[2:] == [["2", "0.5", "1", "–", "3"], ["6", "0.5", "3", "4", "never"]]
 
 
 def test_a_folder_without_runs_is_said(tmp_path):
