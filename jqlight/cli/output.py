@@ -105,11 +105,10 @@ def leave_samples_page(trainer: Trainer, folder: RunFolder) -> None:
         return
     try:
         page = samples_page.page_of_run(folder.path)
-    except (ConfigError, DataError) as error:
+        for logger in loggers:
+            logger.log_text_artifact(samples_page.FILE, page)
+    except (ConfigError, DataError, OSError) as error:  # the model has still to be exported
         log.warning("no page of samples was written: %s", error)
-        return
-    for logger in loggers:
-        logger.log_text_artifact(samples_page.FILE, page)
 
 
 def scores_report(trainer: Trainer, folder: RunFolder) -> str:

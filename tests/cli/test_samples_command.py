@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from jqlight.errors import DataError
+
 HOSTILE = "\x1b]0;taken\x07</script>\u202eevil\u2028[bold]x[/bold]\nsecond " + "word " * 30
 
 
@@ -86,3 +88,14 @@ def test_a_page_has_what_the_options_leave(shell, run, tmp_path):
     assert shell.out == "page: out/page.html\n"
     page = (tmp_path / "out" / "page.html").read_text()
     assert "2 samples of 2 questions" in page and "Samples of mine" in page
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), DataError("line 3: no sample")])
+def test_a_fit_without_its_page_still_exports_its_model(shell, climber, workplace, monkeypatch, caplog, error):
+    def failing(run_dir: Path) -> str:
+        raise error
+
+    monkeypatch.setattr("jqlight.report.samples_page.page_of_run", failing)
+    assert shell("fit", "--config", climber) == 0, shell.err
+    assert (workplace / "runs/climber/model/weight.txt").is_file()
+    assert f"no page of samples was written: {error}" in caplog.text and "samples.html" not in shell.out
