@@ -49,7 +49,7 @@ RUN --mount=type=cache,target=/home/jqlight/.cache/pip --mount=type=secret,id=pi
 # -- what is run ----------------------------------------------------------------------------------------------------
 
 FROM base AS runtime
-ARG VERSION=0.1.0 REVISION=unknown CREATED=unknown
+ARG VERSION=0.2.0 REVISION=unknown CREATED=unknown
 LABEL org.opencontainers.image.title=jqlight \
       org.opencontainers.image.description="Train reasoning language models on the Tsallis loss family J_Q" \
       org.opencontainers.image.licenses=Apache-2.0 \
