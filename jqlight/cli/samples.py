@@ -61,14 +61,18 @@ def _kept(run_dir: Path) -> str:
 
 
 def _show(console: Console, samples: Sequence[Sample]) -> None:
-    """A question, its gold answers and its rationales."""
+    """A question, its gold answers and its rationales, those that say the same once."""
     first = samples[0]
     heading = _line(f"{first.split}, step {first.step}, question {first.id}")
     console.print(Text(f"\n{heading}\n{'=' * min(len(heading), console.width)}"))
     console.print(Text(inert(first.prompt)))
     console.print(Text(f"gold: {' | '.join(map(_line, first.references))}"))
+    alike: dict[tuple[str, str | None, bool | None], list[Sample]] = {}
     for sample in samples:
-        console.print(Text(f"\n{_facts(sample)}"))
+        alike.setdefault((sample.rationale, sample.answer, sample.truncated), []).append(sample)
+    for sample, *others in alike.values():
+        more = f"  and {len(others)} alike" if others else ""
+        console.print(Text(f"\n{_facts(sample)}{more}"))
         for line in Text(inert(sample.rationale)).wrap(console, max(1, console.width - len(INDENT))):
             console.print(Text(f"{INDENT}{line.plain}".rstrip()))
 

@@ -43,6 +43,18 @@ def test_a_question_and_its_rationales_by_weight(shell, run):
     assert "sample 0  EMPTY  TRUNCATED\n" in shell.out
 
 
+def test_rationales_that_say_the_same_are_shown_once(shell, run):
+    path = run / "samples" / "train_step_000040.jsonl"
+    row = json.loads(path.read_text().splitlines()[1])
+    again = "".join(json.dumps({**row, "sample": number, "weight": 0.1}) + "\n" for number in (2, 3))
+    path.write_text(path.read_text() + again)
+    other = json.dumps({**row, "sample": 4, "answer": "Lys"}) + "\n"
+    path.write_text(path.read_text() + other)
+    assert shell("samples", run, "--split", "train", "--question", "t1") == 0
+    assert shell.out.count("    Ghent\n") == 2, "another answer is another sample"
+    assert "sample 1  weight +0.750  log p(gold) -0.125 nats  and 2 alike\n" in shell.out
+
+
 def test_what_a_model_wrote_does_nothing_to_a_terminal(shell, run):
     assert shell("samples", run) == 0
     assert not set("\x1b\x07\u202e\u2028") & set(shell.out)
