@@ -101,9 +101,13 @@ def test_a_full_disk_fails_the_point_and_not_the_sweep(fake_fit, write_sweep, mo
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_every_signal_that_ends_a_run_ends_a_sweep_in_order(fake_fit, write_sweep, number):
     path = write_sweep("overrides: {fake.seconds: 0.1, fake.steps: 1000}\ngrid: {seed: [0, 1]}\n")
+    before = signal.signal(number, signal.SIG_DFL)  # `nohup` and background jobs ignore some
     timer = threading.Timer(1.5, os.kill, (os.getpid(), number))
     timer.start()
-    runs, _ = go(path)
+    try:
+        runs, _ = go(path)
+    finally:
+        signal.signal(number, before)
     assert [run.status for run in runs] == [Status.STOPPED, Status.WAITING]
 
 
