@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from jqlight.tracking.interrupts import Stopped, received
+from jqlight.tracking.interrupts import SIGNALS, Stopped, received
 
 
 class EndAtSignal(Callback):
@@ -14,7 +14,8 @@ class EndAtSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on the step in hand is finished first; Lightning's own handler knows SIGTERM alone."""
-        if signal.getsignal(signal.SIGINT) is received:
+        # Any of them: a job in the background ignores SIGINT, one under nohup SIGHUP.
+        if any(signal.getsignal(number) is received for number in SIGNALS):
             signal.signal(signal.SIGTERM, received)
             Stopped.waits = True
 

@@ -29,6 +29,15 @@ class At(Callback):
         setattr(self, hook, send)
 
 
+@pytest.fixture(autouse=True)
+def in_the_foreground():
+    """Signals as in a terminal, also where the tests run in the background or under nohup."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def forked(function):
     """Exit code of ``function`` in a child of this process; negative for the signal that killed it."""
     pid = os.fork()
@@ -96,6 +105,13 @@ def test_it_is_as_if_nothing_had_happened(shell, climber, workplace, unharmed, h
     assert fit(shell, climber, "--ckpt_path", "last") == 0, shell.err
     for ours, theirs in zip(outcome(workplace / "runs/a"), unharmed, strict=True):
         assert ours == theirs
+
+
+def test_a_job_in_the_background_ends_with_a_checkpoint_of_the_very_step(shell, climber, workplace):
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    assert interrupted(shell, climber, "on_train_batch_end", 5, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert checkpoint_step(workplace / "runs/a/checkpoints/last.ckpt") in (5, 6)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
