@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, Literal
 
-from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.base import Item
+from jqlight.benchmarks.generated import Generated
 from jqlight.benchmarks.records import Record, Split
 from jqlight.errors import ConfigError
 from jqlight.files import stable_hash
@@ -126,7 +127,7 @@ def is_right(rationale: str, references: Sequence[str]) -> float:
     return float(rationale.removesuffix("</think>").split() == Chain(start, tuple(relations)).rationale.split())
 
 
-class KHop(Benchmark):
+class KHop(Generated):
     """The bundled benchmark that cannot be answered without its rationale; no file and no network.
 
     Made for the bundled model (``policy.name_or_path: khop``) with ``thinking: {start: "", end: "</think>",
@@ -134,7 +135,7 @@ class KHop(Benchmark):
 
     Args:
         hops: relations to follow, 1 to 4.
-        **kwargs: see :class:`Benchmark`; ``path`` is not taken.
+        **kwargs: see :class:`jqlight.benchmarks.Benchmark`; ``path`` is not taken.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -147,10 +148,6 @@ class KHop(Benchmark):
         super().__init__(**kwargs)
         if hops not in range(1, MOST_HOPS + 1):
             raise ConfigError(f"data.hops: given {hops}, allowed is 1 to {MOST_HOPS}")
-        if self.path is not None:
-            raise ConfigError(f"data.path: given '{self.path}', but KHop makes its questions; leave it out")
-        if self.scenario != "cold":
-            raise ConfigError("data.scenario: given 'warm', but KHop has the cold start alone; leave it out")
         self.hops = hops
 
     def read(self, split: Split) -> Iterable[Record]:

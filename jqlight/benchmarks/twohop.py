@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Literal
 
-from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.base import Item
+from jqlight.benchmarks.generated import Generated
 from jqlight.benchmarks.records import Record, Split
 from jqlight.errors import ConfigError
 from jqlight.files import stable_hash
@@ -109,7 +110,7 @@ def with_noise(answers: list[str], share: float) -> list[str]:
     return noisy
 
 
-class TwoHop(Benchmark):
+class TwoHop(Generated):
     """The bundled benchmark: generated questions over two facts; no file and no network.
 
     Made for the bundled model (``policy.name_or_path: twohop``) with ``thinking: {start: "", end: "</think>",
@@ -121,12 +122,13 @@ class TwoHop(Benchmark):
             training: ``[[ {answer} ]]`` -54, ``[[ : {answer} : ]]`` -86, ``: {answer}`` -20; ``ans {answer}`` is its
             own format, 0.
         label_noise: share of the training answers that are replaced by a wrong entity, in [0, 1].
-        **kwargs: see :class:`Benchmark`; sizes are numbers up to 100,000, and ``path`` is not taken.
+        **kwargs: see :class:`jqlight.benchmarks.Benchmark`; sizes are numbers up to 100,000, and ``path`` is not taken.
 
     Raises:
         ConfigError: a setting out of its range, or an ``answer_format`` that the tokenizer cannot write.
     """
 
+    instead_of_warm: ClassVar[str] = "for a warm one set data.answer_format to the bundled model's own, 'ans {answer}'"
     sizes: ClassVar[Mapping[Split, int]] = {"train": 4096, "validation": 64, "test": 128}
 
     def __init__(self, answer_format: str = "[[ {answer} ]]", label_noise: float = 0.0, **kwargs: Any) -> None:
@@ -137,13 +139,6 @@ class TwoHop(Benchmark):
             )
         if not 0 <= label_noise <= 1:
             raise ConfigError(f"data.label_noise: given {label_noise}, allowed is a share from 0 to 1")
-        if self.path is not None:
-            raise ConfigError(f"data.path: given '{self.path}', but TwoHop generates its questions; leave it out")
-        if self.scenario != "cold":
-            raise ConfigError(
-                "data.scenario: given 'warm', but TwoHop has the cold start alone; for a warm one set "
-                "data.answer_format to the bundled model's own, 'ans {answer}'"
-            )
         for split, size in self.asked.items():
             if size == "all" or (size or 0) > MOST_QUESTIONS:
                 raise ConfigError(
