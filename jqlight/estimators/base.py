@@ -167,42 +167,42 @@ class Estimator(PolicyModule):
         record: StepRecord,
         scale: float,
     ) -> str | None:
-        """As :meth:`_accumulate` from a zero gradient, again with smaller micro-batches where memory runs out."""
+        """The sum over groups of their gradients times ``scale``; what is not finite, where something is.
+
+        Where memory runs out all of it is computed again, with smaller micro-batches.
+        """
         while True:
             self._begin_step()
             try:
-                return self._accumulate(batch, rollouts, ratios, record, scale)
+                for example, drawn in zip(batch, rollouts, strict=True):
+                    if problem := self._add_group(example, drawn, ratios, record, scale):
+                        return problem
+                return None
             except (RuntimeError, MemoryError) as error:
                 self._shrink(error)
             record.restart()
             if ratios is not None:
                 ratios.restart()
 
-    def _accumulate(
-        self,
-        batch: list[Example],
-        rollouts: RolloutGroups,
-        ratios: ImportanceRatios | None,
-        record: StepRecord,
-        scale: float,
+    def _add_group(
+        self, example: Example, drawn: list[Rollout], ratios: ImportanceRatios | None, record: StepRecord, scale: float
     ) -> str | None:
-        """Add the gradient of every group of the batch, times ``scale``; what is not finite, where something is."""
-        for example, drawn in zip(batch, rollouts, strict=True):
+        """Add one group's gradient; what is not finite, where something is, before anything is added."""
+        with record.timed("score"):
+            group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in drawn])
+            signal = self.signal(example, drawn, group).unsqueeze(0)
+            if problem := self._not_finite(signal, example):
+                return problem
+            sample = GroupSample(example, drawn, group, None if ratios is None else ratios.of(drawn, group))
+            coefficients = self.coefficients(signal, sample)
+        with record.timed("update"):
+            used = self._backward(signal, sample, coefficients, scale)
+        record.add(signal, coefficients)
+        self.kept.append(KeptGroup(example, drawn, used, self.told(signal[0], group)))
+        if ratios is None:
             with record.timed("score"):
-                group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in drawn])
-                signal = self.signal(example, drawn, group).unsqueeze(0)
-                if problem := self._not_finite(signal, example):
-                    return problem
-                sample = GroupSample(example, drawn, group, None if ratios is None else ratios.of(drawn, group))
-                coefficients = self.coefficients(signal, sample)
-            with record.timed("update"):
-                used = self._backward(signal, sample, coefficients, scale)
-            record.add(signal, coefficients)
-            self.kept.append(KeptGroup(example, drawn, used, self.told(signal[0], group)))
-            if ratios is None:
-                with record.timed("score"):
-                    # After backward, whose forward has the log-probs of most rows: only the others run for this.
-                    record.compare_engine(drawn, group)
+                # After backward, whose forward has the log-probs of most rows: only the others run for this.
+                record.compare_engine(drawn, group)
         return None
 
     # -- parts of the step -------------------------------------------------------------------------------------------
@@ -333,6 +333,7 @@ class Estimator(PolicyModule):
                 prompt=self.benchmark.max_prompt_tokens,
                 rollouts=self.rollouts,
                 mixed=self.trainer.precision == "bf16-mixed",
+                device=self.device,
             )
             self.print(plan.line(free_memory(self.device)))
         super().setup(stage)

@@ -52,23 +52,15 @@ def group_rows(group: KeptGroup, module: "Estimator") -> list[dict[str, Any]]:
         numbers = {name: _finite(values[m]) if values else None for name, values in told.items()}
         shares = {"weight": weights[m], "answer_weight": answer_weights[m]}
         rationale = module.token_format.decode(rollout.rationale_ids)
-        facts = {**shares, **numbers, **rollout_facts(rollout, rationale, module.token_format)}
+        facts = {**shares, **numbers, **rollout_facts(rollout, module.token_format)}
         rows.append({**sample_row(group.example, m, rationale, answer, verdicts), **facts})
     return rows
 
 
-def rollout_facts(rollout: Rollout, rationale: str, token_format: TokenFormat) -> dict[str, Any]:
-    """``length`` of a rationale in tokens, whether it is ``truncated`` by the thinking budget, whether it is ``empty``.
-
-    Args:
-        rollout: the rationale and what was forced behind it.
-        rationale: its text, with the end of thinking where the model wrote that.
-        token_format: tells that end.
-    """
-    last = rollout.rationale_ids[-1:]
-    end = token_format.decode(last) if last and last[0] in token_format.eos_ids else token_format.thinking.end
-    said = rationale.removesuffix(end).strip()
-    return {"length": len(rollout.rationale_ids), "truncated": rollout.truncated, "empty": not said}
+def rollout_facts(rollout: Rollout, token_format: TokenFormat) -> dict[str, Any]:
+    """``length`` of a rationale in tokens, whether the thinking budget ``truncated`` it, whether it is ``empty``."""
+    ids = rollout.rationale_ids
+    return {"length": len(ids), "truncated": rollout.truncated, "empty": token_format.is_blank(ids)}
 
 
 def _judged(example: Example, rollout: Rollout, module: "Estimator") -> tuple[str, dict[str, float]]:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from transformers import PretrainedConfig
 
+from jqlight.machine import GIB
 from jqlight.model_folder import read_config
 from jqlight.policy import Policy
 from jqlight.policy.adapters import adapter_numbers
 from jqlight.policy.memory import AUTOCAST_BYTES, state_bytes, token_numbers
 from jqlight.sampling import SamplerConfig
-from jqlight.sampling.vllm.memory import GIB, token_bytes
+from jqlight.sampling.memory import cache_token_bytes, kv_cache_bytes
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def plan_memory(
     prompt: int,
     rollouts: int,
     rollout_tokens: int,
-    cache_tokens: int,
+    cache: float,
     mixed: bool = True,
 ) -> MemoryPlan:
     """The plan of one rank.
@@ -68,7 +69,7 @@ def plan_memory(
         prompt: tokens of the longest prompt.
         rollouts: M.
         rollout_tokens: tokens of the longest rollout.
-        cache_tokens: tokens whose keys and values the engine holds at once.
+        cache: bytes of the engine's key-value cache.
         mixed: whether training is bf16-mixed.
     """
     size, engine_size = (getattr(torch, name).itemsize for name in (dtype, engine_dtype))
@@ -84,7 +85,7 @@ def plan_memory(
         group=passes + tokens * token_numbers(model, checkpointed=False) * each,
         checkpointed=passes + tokens * token_numbers(model, checkpointed=True) * each,
         engine=engine_size * numbers,
-        cache=cache_tokens * token_bytes(model, engine_dtype),
+        cache=cache,
     )
 
 
@@ -97,24 +98,27 @@ def plan_of(
     prompt: int,
     rollouts: int,
     mixed: bool,
+    device: torch.device,
 ) -> MemoryPlan:
     """The plan of a run with these settings; nothing but the model's config is read. Arguments as in plan_memory."""
     config, settings = read_config(policy.path), policy.config
     rollout = sampler.max_thinking_tokens + len(policy.format.end_ids) + sampler.max_answer_tokens
-    cache = sampler.max_num_seqs * (prompt + rollout)
-    if sampler.engine == "vllm" and sampler.memory_gib is not None:
-        cache = int(sampler.memory_gib * GIB / token_bytes(config, sampler.dtype or settings.dtype))
+    engine_dtype, length = sampler.dtype or settings.dtype, prompt + rollout
+    if sampler.engine == "vllm":
+        cache = kv_cache_bytes(config, engine_dtype, length, sampler, device)
+    else:
+        cache = sampler.max_num_seqs * length * cache_token_bytes(config, engine_dtype)
     number = torch.nn.Parameter(torch.zeros(1, dtype=getattr(torch, settings.dtype)))
     return plan_memory(
         config,
         numbers=numbers,
         trained=numbers if settings.lora is None else adapter_numbers(config, settings.lora),
         dtype=settings.dtype,
-        engine_dtype=sampler.dtype or settings.dtype,
+        engine_dtype=engine_dtype,
         state=state_bytes(optimizer([number]), number.dtype),
         prompt=prompt,
         rollouts=rollouts,
         rollout_tokens=rollout,
-        cache_tokens=cache,
+        cache=cache,
         mixed=mixed,
     )

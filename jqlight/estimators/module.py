@@ -246,10 +246,7 @@ class PolicyModule(LightningModule):
         rollouts = self.sample(batch, stage, self.samples)
         answers = [[self.token_format.decode_answer(r.answer_ids) for r in group] for group in rollouts]
         rationales = [[self.token_format.decode(r.rationale_ids) for r in group] for group in rollouts]
-        facts = [
-            [rollout_facts(r, text, self.token_format) for r, text in zip(group, texts)]
-            for group, texts in zip(rollouts, rationales)
-        ]
+        facts = [[rollout_facts(r, self.token_format) for r in group] for group in rollouts]
         self.evaluator.update(batch, answers, rationales, facts)
         if self.necessity is not None:
             self.necessity.update(batch, rollouts)

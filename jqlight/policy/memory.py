@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from jqlight.machine import free_memory
+from jqlight.machine import GIB, free_memory
 from jqlight.policy.batching import Budget
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def make_budget(
     each = token_bytes(model, checkpointed=checkpointed)
     fits = int(max(0.0, _free_bytes(model.device) - pending) * _FREE_SHARE / each)
     budget = fits - fits % _GRAIN if fits > _GRAIN else max(_SMALLEST, fits)
-    log.info("policy.micro_batch_tokens auto: %d (about %.1f GiB)", budget, budget * each / 2**30)
+    log.info("policy.micro_batch_tokens auto: %d (about %.1f GiB)", budget, budget * each / GIB)
     return Budget(budget, share)
 
 

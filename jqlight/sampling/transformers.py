@@ -13,7 +13,7 @@ from jqlight.errors import EngineError
 from jqlight.machine import free_memory
 from jqlight.model_folder import load_model
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
-from jqlight.sampling.vllm.memory import token_bytes
+from jqlight.sampling.memory import cache_token_bytes
 from jqlight.token_format import TokenFormat
 
 CPU = torch.device("cpu")
@@ -89,11 +89,9 @@ class TransformersEngine:
     def _rows(self, tokens: int) -> int:
         """How many rows of ``tokens`` tokens may be decoded at once, by the memory that is free now."""
         config = self.model.config.get_text_config()
-        if not hasattr(config, "num_attention_heads"):  # a recurrent model, whose state does not grow
-            return self.max_num_seqs
         # A layer's cache is copied when it grows, and three rows of probabilities are float64.
         dtype = str(self.model.dtype).removeprefix("torch.")
-        each = 1.5 * tokens * token_bytes(config, dtype) + 3 * 8 * config.vocab_size
+        each = 1.5 * tokens * cache_token_bytes(config, dtype) + 3 * 8 * config.vocab_size
         return max(1, min(self.max_num_seqs, int(_FREE_SHARE * free_memory(self.model.device) / each)))
 
     def close(self) -> None:

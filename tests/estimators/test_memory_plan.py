@@ -1,15 +1,19 @@
 """The line on memory that a run begins with, against what a small model really holds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoConfig
 
-from jqlight.estimators.memory_plan import GIB, MemoryPlan, plan_memory, plan_of
+from jqlight.estimators.memory_plan import MemoryPlan, plan_memory, plan_of
+from jqlight.machine import GIB
 from jqlight.policy import LoRA, Policy, PolicyConfig
 from jqlight.policy.adapters import adapter_numbers
 from jqlight.sampling import SamplerConfig
+from jqlight.sampling.memory import cache_token_bytes
 
-SHAPE = {"prompt": 100, "rollouts": 4, "rollout_tokens": 20, "cache_tokens": 50}
+SHAPE = {"prompt": 100, "rollouts": 4, "rollout_tokens": 20, "cache": 5e3}
 
 
 @pytest.mark.parametrize("kind", ["tiny_qwen3", "tiny_llama", "tiny_gpt2"])
@@ -27,7 +31,7 @@ def test_bytes_follow_formats_and_optimizer(tiny_llama: str) -> None:
     config = AutoConfig.from_pretrained(tiny_llama)
     exact = plan_memory(config, numbers=1000, trained=1000, engine_dtype="float32", mixed=False, **SHAPE)
     assert (exact.weights, exact.gradients, exact.optimizer, exact.undo, exact.engine) == (4e3, 4e3, 8e3, 12e3, 4e3)
-    assert exact.cache == 50 * 2 * 2 * 1 * 32 * 4  # keys and values, layers, heads, head size, bytes
+    assert exact.cache == 5e3
     adapters = plan_memory(config, numbers=1000, trained=10, state=0.0, **SHAPE)
     assert (adapters.weights, adapters.gradients, adapters.undo, adapters.engine) == (4e3, 40, 40, 2e3)
     assert adapters.checkpointed < adapters.group < exact.group
@@ -38,12 +42,16 @@ def test_a_run_plans_with_its_own_settings(tiny_llama: str) -> None:
     budgets = {"max_thinking_tokens": 20, "max_answer_tokens": 7, "max_num_seqs": 3}
     config = SamplerConfig("transformers", dtype="bfloat16", **budgets)
     sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
-    plan = plan_of(policy, config, sgd, numbers=500, prompt=64, rollouts=4, mixed=False)
+    run = {"numbers": 500, "prompt": 64, "rollouts": 4, "mixed": False, "device": torch.device("cpu")}
+    plan = plan_of(policy, config, sgd, **run)
+    model = AutoConfig.from_pretrained(tiny_llama)
     expected = plan_memory(
-        AutoConfig.from_pretrained(tiny_llama), numbers=500, trained=500, state=0.0, prompt=64, rollouts=4,
-        rollout_tokens=28, cache_tokens=3 * 92, mixed=False,
+        model, numbers=500, trained=500, state=0.0, prompt=64, rollouts=4,
+        rollout_tokens=28, cache=3 * 92 * cache_token_bytes(model, "bfloat16"), mixed=False,
     )  # fmt: skip
     assert plan == expected
+    within = plan_of(policy, replace(config, engine="vllm", memory_gib=0.5), sgd, **run)
+    assert within == replace(expected, cache=GIB / 2)
 
 
 def test_the_line() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from jqlight.errors import EngineError
 from jqlight.model_folder import read_config
 from jqlight.sampling.engine import Completion, Decoding, Request, SamplerConfig, Stop, check_lengths
+from jqlight.sampling.memory import BLOCK_TOKENS, kv_cache_bytes
 from jqlight.sampling.vllm.isolation import intercepted, preserved_rng
-from jqlight.sampling.vllm.memory import BLOCK_TOKENS, kv_cache_bytes
 from jqlight.sampling.vllm.process import Running, hosted
 
 REASON_LENGTH = 300

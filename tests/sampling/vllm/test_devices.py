@@ -5,9 +5,8 @@ import os
 import pytest
 import torch
 
-from jqlight.sampling import SamplerConfig
+from jqlight.sampling import SamplerConfig, memory
 from jqlight.sampling.vllm import engine as vllm_engine
-from jqlight.sampling.vllm import memory
 from jqlight.sampling.vllm.process import hosted
 
 GIB = 1 << 30

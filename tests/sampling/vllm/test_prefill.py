@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoConfig
 
 from jqlight.sampling import Decoding, Request, SamplerConfig, Stop
+from jqlight.sampling.memory import BLOCK_TOKENS, GIB, cache_token_bytes
 from jqlight.sampling.vllm.engine import BATCHED_TOKENS, VLLMEngine
-from jqlight.sampling.vllm.memory import BLOCK_TOKENS, GIB, token_bytes
 
 pytestmark = pytest.mark.engine
 
@@ -26,7 +26,7 @@ def test_a_prompt_at_the_border_of_a_prefill_batch_keeps_its_seed(vllm_engine):
 
 def test_rollouts_that_are_put_off_for_want_of_cache_are_the_same(vllm_engine, tiny_qwen3):
     """Each needs ten blocks in the end; 23 blocks hold two of them, so the others are dropped and recomputed."""
-    block_bytes = BLOCK_TOKENS * token_bytes(AutoConfig.from_pretrained(tiny_qwen3), "float32")
+    block_bytes = BLOCK_TOKENS * cache_token_bytes(AutoConfig.from_pretrained(tiny_qwen3), "float32")
     narrow = SamplerConfig(max_num_seqs=6, memory_gib=(1 + 23) * block_bytes / GIB)
     engine = VLLMEngine(tiny_qwen3, "float32", vllm_engine.max_model_len, narrow)
     requests = [Request([5 + i] * 100, seed=i, max_tokens=190) for i in range(6)]
