@@ -6,7 +6,6 @@ Writes runs.csv, settings.md, verdicts.md and khop.png. Scores are those of the 
 the bootstrap over seeds. The comparisons of verdicts.md were chosen before the first run, one family for Holm.
 """
 
-import argparse
 import json
 from itertools import product
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+from scale_tables import read_sweep
 
 from jqlight.report.statistics import ALPHA, Sample, difference, holm, interval
 from jqlight.report.tables import markdown
@@ -170,21 +170,12 @@ def draw(runs: pd.DataFrame, folder: Path, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="folder of the sweep, such as runs/khop")
-    parser.add_argument("out", type=Path, help="folder to write to")
-    options = parser.parse_args()
-    folders = sorted(path.parent for path in options.sweep.glob("*/finished.json"))
-    if not folders:
-        parser.error(f"{options.sweep} has no finished run (RUN/finished.json)")
-    runs = pd.DataFrame([read_run(folder) for folder in folders]).sort_values(["hops", "arm", "seed"])
-    options.out.mkdir(parents=True, exist_ok=True)
-    runs.to_csv(options.out / "runs.csv", index=False, float_format="%.6g")
+    runs, sweep, out = read_sweep(__doc__, read_run, ["hops", "arm", "seed"])
     tables = {"settings": summarise(runs).set_index("hops"), "verdicts": compare(runs).set_index("comparison")}
     for name, table in tables.items():
-        (options.out / f"{name}.md").write_text(markdown(table.astype(str)) + "\n", encoding="utf-8")
+        (out / f"{name}.md").write_text(markdown(table.astype(str)) + "\n", encoding="utf-8")
         print(markdown(table.astype(str)))
-    draw(runs, options.sweep, options.out / "khop.png")
+    draw(runs, sweep, out / "khop.png")
 
 
 if __name__ == "__main__":

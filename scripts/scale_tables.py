@@ -10,6 +10,7 @@ best one, so that no setting profits from a choice made on the questions that it
 import argparse
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,26 +105,33 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_sweep(
+    description: str | None, read: Callable[[Path], dict[str, Any]], order: list[str]
+) -> tuple[pd.DataFrame, Path, Path]:
+    """Finished runs of the sweep on the command line, written to runs.csv too; its folder and the one to write to."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="folder of the sweep, such as runs/quickstart_scale")
     parser.add_argument("out", type=Path, help="folder to write to")
     options = parser.parse_args()
     folders = sorted(path.parent for path in options.sweep.glob("*/finished.json"))
     if not folders:
         parser.error(f"{options.sweep} has no finished run (RUN/finished.json)")
-    runs = pd.DataFrame([read_run(folder) for folder in folders])
-    runs = runs.sort_values(["wrong labels", "scale", "q", "seed"])
+    runs = pd.DataFrame([read(folder) for folder in folders]).sort_values(order)
     options.out.mkdir(parents=True, exist_ok=True)
     runs.to_csv(options.out / "runs.csv", index=False, float_format="%.6g")
+    return runs, options.sweep, options.out
+
+
+def main() -> None:
+    runs, _, out = read_sweep(__doc__, read_run, ["wrong labels", "scale", "q", "seed"])
     if runs["answer format"].nunique() > 1:
         found = phases(runs).astype(str).set_index("depth")
-        (options.out / "phases.md").write_text(markdown(found) + "\n", encoding="utf-8")
+        (out / "phases.md").write_text(markdown(found) + "\n", encoding="utf-8")
         print(markdown(found))
         return
     table = markdown(summarise(runs).astype(str).set_index("wrong labels"))
-    (options.out / "settings.md").write_text(table + "\n", encoding="utf-8")
-    draw(runs, options.out / "scale.png")
+    (out / "settings.md").write_text(table + "\n", encoding="utf-8")
+    draw(runs, out / "scale.png")
     print(table)
 
 

@@ -6,14 +6,12 @@ chance: so the model knows every edge, writes walks and copies their end, and go
 more often than chance. Prints how often, for each number of hops. About 1.5 minutes on one core.
 """
 
-import argparse
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
-from train_twohop_base import END, SPECIAL, build_model, build_tokenizer, save, train
+from train_twohop_base import END, SPECIAL, build_model, build_tokenizer, out_folder, save, train
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from jqlight.benchmarks.khop import ENTITIES, MOST_HOPS, RELATIONS, Chain, chains
@@ -64,11 +62,7 @@ def shares(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, held_out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for the checkpoint")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
+    out = out_folder(__doc__)
     tokenizer = build_tokenizer(WORDS)
     model = build_model(tokenizer, LAYERS)
     print(f"{model.num_parameters():,} parameters")
@@ -77,7 +71,7 @@ def main() -> None:
     for hops in range(1, MOST_HOPS + 1):
         answer, way = shares(model, tokenizer, list(chains("validation", hops))[:HELD_OUT])
         print(f"{hops} hops: answer right {answer:.4f}, and the way too {way:.4f}")
-    save(model, tokenizer, args.out)
+    save(model, tokenizer, out)
 
 
 if __name__ == "__main__":

@@ -154,19 +154,25 @@ def save(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     tokenizer.save_pretrained(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def out_folder(description: str | None) -> Path:
+    """The folder for the checkpoint on the command line, whose seed is set."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("out", type=Path, help="folder for the checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
+    return Path(args.out)
+
+
+def main() -> None:
+    out = out_folder(__doc__)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer)
     print(f"{model.num_parameters():,} parameters")
     train(model, batches(tokenizer), STEPS)
     model.eval()
     print(f"solved in its own format: {share_solved(model, tokenizer, questions('validation', HELD_OUT)):.3f}")
-    save(model, tokenizer, args.out)
+    save(model, tokenizer, out)
 
 
 if __name__ == "__main__":

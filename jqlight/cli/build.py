@@ -113,7 +113,7 @@ class RunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what belongs to the run and not to model, data or trainer."""
-        parser.files = self.given.files  # type: ignore[attr-defined]
+        parser.files = self.given.files  # type: ignore[attr-defined]  # an attribute of Parser, the class in use
         parser.add_argument(
             "--run_name", type=str | None, default=None, help="Name of the run; default: the config file's name."
         )

@@ -32,7 +32,7 @@ def leave_group(trainer: Mapping[str, Any]) -> None:
     for name in [name for name in os.environ if name in _NAMES or name.startswith(_PREFIXES)]:
         if not (alone and name.startswith("SLURM_")):
             del os.environ[name]
-    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # a function with an attribute
 
 
 def _one_device(trainer: Mapping[str, Any]) -> bool:

@@ -148,6 +148,7 @@ def start_engine(engine: str) -> None:
     from jqlight.token_format import Thinking
 
     policy = Policy(PolicyConfig("twohop", thinking=Thinking(start="", separator="")))
+    # One of the two names, but a plain str to the caller.
     config = SamplerConfig(engine=engine, max_thinking_tokens=2, max_answer_tokens=2)  # type: ignore[arg-type]
     sampler = build_sampler(
         config, model_path=policy.path, dtype="float32", token_format=policy.format, max_prompt_tokens=8

@@ -82,6 +82,7 @@ def evaluate(estimator: "Estimator", benchmark: "Benchmark", split: str, folder:
 def _facts(estimator: "Estimator", benchmark: "Benchmark", split: str) -> dict[str, Any]:
     """What one must know to read the scores."""
     kind = type(benchmark)
+    # Split as text: the parser allows its values alone.
     counts = benchmark.counts[split]  # type: ignore[index]
     return {
         "model": estimator.policy.path,

@@ -39,6 +39,7 @@ def early_end(trainer: Trainer, start: int | None) -> str | None:
         trainer: after fit.
         start: optimizer steps of the checkpoint that it went on from; None without.
     """
+    # Trainer.callbacks is set by a connector, which type checkers do not see; so below.
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)  # type: ignore[attr-defined]
     left = timer.time_remaining() if timer else None
     step = trainer.global_step

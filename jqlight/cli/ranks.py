@@ -44,10 +44,11 @@ class RankWatch(Callback):
         if trainer.world_size == 1 or self._store is not None:
             return
         self._trainer = trainer
+        # Torch has no public name for it.
         self._store = torch.distributed.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":  # Lightning's kills this process without a word
-                thread._terminate_all = lambda: None  # type: ignore[attr-defined]
+                thread._terminate_all = lambda: None  # type: ignore[attr-defined]  # its own class is not public
         threading.Thread(target=self._watch, args=(trainer,), daemon=True, name="ranks").start()
 
     def first_failure(self, error: Exception) -> Exception:

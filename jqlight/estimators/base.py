@@ -238,6 +238,7 @@ class Estimator(PolicyModule):
         step = self.global_step + 1
         if not self.sampler_config.lookahead or step == self.trainer.max_steps or self.trainer.should_stop:
             return None
+        # on_train_start has made sure that this loader can.
         batch = self.trainer.train_dataloader.peek()  # type: ignore[union-attr]
         return None if batch is None else StepBatch(step, batch)
 
@@ -296,7 +297,7 @@ class Estimator(PolicyModule):
         self.all_or_nothing.done()
         scheduler = self.lr_schedulers()
         if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that one follows validations
-            scheduler.step()  # type: ignore[union-attr]
+            scheduler.step()  # type: ignore[union-attr]  # one, not a list: one optimizer
         return norm
 
     def _step(self) -> float:
@@ -310,7 +311,7 @@ class Estimator(PolicyModule):
             worst = not_finite({"state_dict": gradients})
             self._agree(f"the gradient's norm is {norm}" + (f", first in {worst}" if worst else ""))
         torch.nn.utils.clip_grads_with_norm_(named.values(), self.max_grad_norm, norm)
-        self.optimizers().step()  # type: ignore[union-attr]
+        self.one_optimizer.step()
         spoilt = self.all_or_nothing.spoilt()
         self._agree(f"{spoilt} was not finite after the update" if spoilt else None)
         return norm.item()
@@ -357,8 +358,7 @@ class Estimator(PolicyModule):
                 f"sampler.lookahead: given 1, allowed is 0 with {type(self.trainer.train_dataloader).__name__}: a "
                 "training loader must have peek(), as jqlight.benchmarks.loaders.TrainLoader has"
             )
-
-        self.all_or_nothing.begin(self.policy, self.optimizers().optimizer)  # type: ignore[union-attr]
+        self.all_or_nothing.begin(self.policy, self.one_optimizer.optimizer)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Keep the step's rollouts, if it is time: before a checkpoint of this step takes its name."""

@@ -117,4 +117,5 @@ def leave_unwrapped(strategy: DDPStrategy) -> None:
         for tensor in [*module.parameters(), *module.buffers()]:
             dist.broadcast(tensor.detach(), src=0)
 
+    # On the object, as the trainer has made its strategy already.
     strategy.configure_ddp = configure_ddp  # type: ignore[method-assign]

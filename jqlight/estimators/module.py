@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch import Callback
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -80,6 +81,11 @@ class PolicyModule(LightningModule):
         self.lr_scheduler = lr_scheduler
         self._run_seed: int | None = None
         self._numbers: int | None = None
+
+    @property
+    def one_optimizer(self) -> LightningOptimizer:
+        """The optimizer, as Lightning wraps it; its own accessor is annotated for any number of them."""
+        return cast(LightningOptimizer, self.optimizers())
 
     @property
     def token_format(self) -> TokenFormat:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
@@ -19,6 +19,9 @@ from jqlight.objective import Coefficients
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
 from jqlight.token_format import TokenFormat
+
+if TYPE_CHECKING:
+    from jqlight.estimators.module import PolicyModule
 
 # In float32 a healthy engine and trainer differ by about 1e-6 nats; 1e-3 means different weights.
 FLOAT32_GAP_LIMIT = 1e-3
@@ -110,15 +113,16 @@ class StepLog:
 
     def log(
         self,
-        module: LightningModule,
+        module: "PolicyModule",
         record: StepRecord,
         rollouts: Sequence[Sequence[Rollout]],
         means: dict[str, float],
         grad_norm: float,
     ) -> None:
         """Log one step under ``train/``: ``means`` of this rank are averaged over ranks, peaks maximised."""
-        form: TokenFormat = module.token_format  # type: ignore[assignment]
-        values = {f"train/{name}": value for name, value in {**means, **_lengths(rollouts, form)}.items()}
+        values = {
+            f"train/{name}": value for name, value in {**means, **_lengths(rollouts, module.token_format)}.items()
+        }
         values |= {f"time/{phase}": seconds for phase, seconds in record.seconds.items()}
         values = distributed.mean(values, module.device)
         for count in _COUNTS & values.keys():
@@ -132,7 +136,7 @@ class StepLog:
         values |= {name: value for name, value in peaks.items() if name.startswith("train/")}
         if peaks["out_of_memory"]:
             values["train/out_of_memory"] = peaks["out_of_memory"]
-        optimizer = module.optimizers().optimizer  # type: ignore[union-attr]
+        optimizer = module.one_optimizer.optimizer
         values |= {"train/grad_norm": grad_norm, "train/lr": optimizer.param_groups[0]["lr"]}
         values |= self._watch(module, values["train/success"])
         if (size := update_size(optimizer)) is not None:

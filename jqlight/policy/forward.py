@@ -128,7 +128,7 @@ class _Recorder(DynamicLayer):
     """Notes the keys and values of one layer. Writing twice is harmless, so that a layer can be recomputed."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers' own
         self.noted: tuple[Tensor, ...] = ()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ class _Prefix(DynamicLayer):
     """A prompt's keys and values, the same for every row; what is added behind them is not kept."""
 
     def __init__(self, keys: Tensor, values: Tensor, rows: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers' own
         self._past = (keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,7 @@ def token_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets
         bias: the head's bias, (V,), or None.
         targets: token ids, (N,).
     """
+    # torch has no annotations for Function.apply.
     log_probs: Tensor = _TokenLogProbs.apply(hidden, weight, bias, targets)  # type: ignore[no-untyped-call]
     return log_probs
 

@@ -88,6 +88,7 @@ class Comparison:
 
     def settings(self) -> dict[Setting, pd.DataFrame]:
         """The runs of each setting."""
+        # pandas-stubs takes a key for any scalar.
         return dict(iter(self.runs.groupby("setting", sort=False)))  # type: ignore[arg-type]
 
     def best(self) -> tuple[Setting, "pd.Series[float]"] | None:

@@ -102,6 +102,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Write a checkpoint of this step, if it is time; :meth:`_commit` gives it its name."""
         last_of_epoch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # saved when the epoch has ended
+        # Trainer.fast_dev_run is set by a connector, which type checkers do not see; so below.
         if not last_of_epoch and self._is_due(trainer) and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save(trainer, self._pending_path)
             self._pending = True
