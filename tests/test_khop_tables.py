@@ -1,6 +1,6 @@
 """scripts/khop_tables.py on run folders made by hand."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -14,9 +14,8 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "khop_tables.py"
 @pytest.fixture
 def tables(monkeypatch):
     """Runs the script on a sweep's folder."""
-    spec = importlib.util.spec_from_file_location("khop_tables", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    module = importlib.import_module("khop_tables")
 
     def run(sweep: Path, out: Path) -> None:
         monkeypatch.setattr(sys, "argv", ["khop_tables.py", str(sweep), str(out)])
