@@ -42,15 +42,15 @@ def test_scores_of_the_last_step_ranges_and_runs_that_never_escaped(tmp_path):
 
 def test_depths_by_kind_of_step(tmp_path):
     shallow, deep = {"data.answer_format": "a"}, {"data.answer_format": "b"}
-    raw = {"model.scale": "raw", "q": 0.5, "optimizer.eps": 1e-12}
+    raw = {"model.scale": "raw", "q": 0.25, "optimizer.eps": 1e-12}
     write_run(tmp_path / "sweep/a", {**raw, **shallow, "seed": 0}, 1.0, 3.0, depth=2)
     write_run(tmp_path / "sweep/b", {**raw, **deep, "seed": 0}, 0.0, None, depth=6)
-    write_run(tmp_path / "sweep/c", {"model.scale": "batch", "q": 0.5, **deep, "seed": 0}, 0.0, 4.0, depth=6)
+    write_run(tmp_path / "sweep/c", {"model.scale": "batch", "q": 0.25, **deep, "seed": 0}, 0.0, 4.0, depth=6)
     done = tables(tmp_path / "sweep", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line]
     assert rows[0] == ["depth", "q", "(1 − q) depth", "batch, ε 1e-08", "raw, ε 1e-12"]
-    assert rows[2:] == [["2", "0.5", "1", "–", "3"], ["6", "0.5", "3", "4", "never"]]
+    assert rows[2:] == [["2", "0.25", "2", "–", "3"], ["6", "0.25", "4", "4", "never"]]
 
 
 def test_a_folder_without_runs_is_said(tmp_path):

@@ -30,7 +30,9 @@ def gradient(world: World, failure: Exception | None, at: int) -> tuple[torch.Te
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Network, "_run", failing)
-        found = fit(estimator, [[world.example] * 2], [[world.rationales] * 2], callbacks=[metrics])
+        found = fit(
+            estimator, [[world.example] * 2], [[world.rationales, [world.rationales[1]] * 5]], callbacks=[metrics]
+        )
     return found[0], metrics.values, len(passes)
 
 

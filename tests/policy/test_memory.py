@@ -107,3 +107,14 @@ def test_checkpointing_makes_a_token_cheaper(tiny_llama: str) -> None:
 
 def test_free_memory_is_read_from_the_system() -> None:
     assert memory._free_bytes(torch.device("cpu")) > 100 << 20
+
+
+def test_a_budget_that_was_too_large_is_half_of_what_did_not_fit(tiny_qwen3: str) -> None:
+    policy = load(tiny_qwen3, torch.float32, micro_batch_tokens=1000)
+    assert policy.shrink() is None, "nothing has been run"
+    tokens = [policy.group([3, 4, 5], [Continuation([6] * size, [], [7])] * 4).tokens for size in (20, 9)]
+    assert tokens[0] > tokens[1]
+    assert policy.shrink() == int(tokens[0]) // 2
+    assert policy.shrink() is None, "no group has been run with it"
+    policy.group([3], [Continuation([6], [], [7])])
+    assert policy.shrink() <= int(tokens[0]) // 4
