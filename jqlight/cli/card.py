@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 import jqlight
-from jqlight.names import SCORE, format_value, inert
+from jqlight.names import QUESTIONS, SCORE, evaluation_name, format_value, inert
 from jqlight.report.tables import markdown
 from jqlight.tracking.journal import Journal, read_record
 from jqlight.tracking.mlflow import redacted
@@ -67,7 +67,7 @@ def _of_run(run: Path, step: int | None, facts: Mapping[str, Any]) -> list[str]:
         for name, value in row.items()
         if SCORE.fullmatch(name)
     }
-    questions = {stage: _questions(run, name) for stage, name in (("val", "validation"), ("test", "test"))}
+    questions = {stage: _questions(run, stage, step) for stage in ("val", "test")}
     if scores:
         counts = "; ".join(f"{stage}: {n} questions" for stage, n in questions.items() if n and _has(scores, stage))
         samples = f" × {facts['samples']} samples" if "samples" in facts else ""
@@ -82,14 +82,10 @@ def _has(scores: Mapping[str, str], stage: str) -> bool:
     return any(name.startswith(f"{stage}/") for name in scores)
 
 
-def _questions(run: Path, split: str) -> int | None:
-    """Number of records of a split that were used, by the benchmark's own table; None where there is no such line."""
-    try:
-        lines = (run / "artifacts" / "data.txt").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = [words for line in lines if (words := line.split()) and words[0] == split and len(words) > 3]
-    return int(found[0][3]) if found and found[0][3].isdigit() else None
+def _questions(run: Path, stage: str, step: int | None) -> int | None:
+    """Number of questions behind the scores of a step; None where their results were not kept."""
+    path = run / "artifacts" / QUESTIONS / f"{evaluation_name(stage, step or 0)}.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else None
 
 
 def _table(rows: Mapping[str, Any], header: tuple[str, str]) -> str:

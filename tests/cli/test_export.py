@@ -97,9 +97,8 @@ def run_with_a_checkpoint(folder, base, **params):
     facts = {"estimator": "GARL", "benchmark": "TwoHop", "scenario": "cold", "seed": "0", "model.scale": "batch"}
     journal.update(params={**facts, "model.samples": "16", "model.rollouts": "8", **params}, tags={"q": "0.5"})
     journal.log_text("config.yaml", "seed_everything: 0\n")
-    journal.log_text(
-        "data.txt", "split       records  asked  used  dropped\nvalidation  70       64     61    3 empty\n"
-    )
+    for step, questions in ((20, 61), (40, 3)):
+        journal.log_text(f"questions/step_{step:06d}.jsonl", '{"id": "q\u2028"}\n' * questions)
     journal.log_metrics({"val/maj_at_16": 0.25, "val/pass_at_1": 0.125, "train/success": 0.9}, 20)
     journal.log_metrics({"val/maj_at_16": 0.75}, 40)
     (folder / "checkpoints").mkdir()
