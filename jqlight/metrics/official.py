@@ -65,10 +65,11 @@ def fold_answer(answer: str) -> str:
 
     "A" and "The The" keep their articles, "!!!" its punctuation, and so do single letters with a mark ("C++", "B-").
     """
+    answer = fold(answer)
     if _MARKED_LETTER.search(answer):
-        return fold(answer)
-    words = " ".join(answer.lower().translate(_NO_PUNCTUATION).split())
-    return normalise_answer(answer) or words or fold(answer)
+        return answer
+    words = " ".join(answer.translate(_NO_PUNCTUATION).split())
+    return normalise_answer(answer) or words or answer
 
 
 def fold_number(answer: str) -> str:
