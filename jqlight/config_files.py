@@ -17,6 +17,7 @@ BASE = "base"
 """Key of a config file that names the files it changes, relative to itself."""
 _MOST_BYTES = 2**20
 _MOST_VALUES = 200_000
+_MOST_FILES = 100
 
 
 def find_file(given: str, folder: str) -> Path:
@@ -40,29 +41,49 @@ def read_config(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path
         above: the files that it is a base of.
 
     Raises:
-        ConfigError: a file that is missing, is no YAML, holds no settings, or is based on itself.
+        ConfigError: a file that is missing, is no YAML, holds no settings, or is based on itself; too many files.
     """
+    for count, entry in enumerate(_read_bases(path, above)):
+        if count == _MOST_FILES:
+            raise ConfigError(
+                f"config: {path} is based on more than {_MOST_FILES} files, each counted as often as named"
+            )
+        yield entry
+
+
+def _read_bases(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
     whose = f" (base of {above[-1]})" if above else ""
-    if path in above:
+    # Links too may lead round in a circle.
+    if path in above or (path.exists() and os.path.realpath(path) in map(os.path.realpath, above)):
         raise ConfigError(f"config: {path} is based on itself{whose}; take it out of {BASE}")
+    if len(above) > _MOST_FILES:
+        raise ConfigError(f"config: {above[0]} stands on a chain of more than {_MOST_FILES} files as its {BASE}")
     content = _read_settings(path, whose)
-    bases = content.pop(BASE, None) or []
-    for base in [bases] if isinstance(bases, str) else bases:
-        if not isinstance(base, str):
-            raise ConfigError(f"config: {path}: {BASE}: given {bases}, allowed is a file or a list of files")
-        yield from read_config(Path(os.path.normpath(path.parent / base)), (*above, path))
+    given = content.pop(BASE, None)
+    bases = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(bases, list) or not all(isinstance(base, str) and base.strip() for base in bases):
+        raise ConfigError(f"config: {path}: {BASE}: given {given!r:.80}, allowed is a file or a list of files")
+    for base in bases:
+        yield from _read_bases(Path(os.path.normpath(path.parent / base)), (*above, path))
     yield path, content
 
 
 def _read_settings(path: Path, whose: str) -> dict[str, Any]:
     if path.is_dir():
         raise ConfigError(f"config: {path} is a folder{whose}; give a file, such as {path / 'quickstart.yaml'}")
-    if not path.is_file():
+    if path.is_symlink() and not path.exists():
+        raise ConfigError(f"config: {path} is a link that leads nowhere{whose}; give the file itself")
+    if not path.exists():
         siblings = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, siblings, n=1, cutoff=0.75)
-        shipped = ", ".join(sorted(p.stem for p in (SHIPPED / "conf").glob("*.yaml")))
-        hint = f"did you mean {path.parent / near[0]}?" if near else f"those that come with jqlight are {shipped}"
-        raise ConfigError(f"config: {path} does not exist{whose}; {hint}")
+        shipped = sorted(p.stem for p in (SHIPPED / "conf").glob("*.yaml"))
+        meant = difflib.get_close_matches(path.stem, shipped, n=1, cutoff=0.75)
+        hint = f"{f'did you mean {meant[0]}? ' if meant else ''}those that come with jqlight are {', '.join(shipped)}"
+        if near:
+            hint = f"did you mean {path.parent / near[0]}?"
+        elif ":/" in str(path):
+            hint = "addresses are not read: download it and give the file"
+        raise ConfigError(f"config: {_cut(path)} does not exist{whose}; {hint}")
     content = read_yaml(path, f"config: {path}")
     if not isinstance(content, dict):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
@@ -70,13 +91,28 @@ def _read_settings(path: Path, whose: str) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def _cut(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``1e-5`` is a number, a date is text."""
+    """YAML as people write it: ``1e-5`` is a number, dates and times are text; values are those that JSON has."""
+
+
+def _without_times(pattern: re.Pattern[str]) -> re.Pattern[str]:
+    return re.compile(f"(?![-+]?[0-9_]*:){pattern.pattern}", re.VERBOSE)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if not tag.endswith(":timestamp")]
+    first: [(tag, _without_times(rule)) for tag, rule in rules if not tag.endswith(":timestamp")]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# Without what a config cannot hold: bytes, sets, pairs.
+_Loader.yaml_constructors = {
+    tag: make
+    for tag, make in yaml.SafeLoader.yaml_constructors.items()
+    if str(tag).rpartition(":")[2] not in ("binary", "set", "omap", "pairs", "timestamp")
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), [*"-+0123456789"]
@@ -95,6 +131,8 @@ def read_yaml(path: Path, what: str, broken: str = "is not YAML") -> Any:
         ConfigError: no such file, no YAML, a key that is given twice, or more than any config holds.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{what} is no plain file; save what it holds as one, and give that")
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigError(f"{what} holds {path.stat().st_size:,} bytes, allowed are {_MOST_BYTES:,}")
         loader = _Loader(path.read_text(encoding="utf-8-sig"))
@@ -128,10 +166,12 @@ def _check_node(node: yaml.Node, what: str, sizes: dict[yaml.Node, int | None]) 
             lines: dict[str, int] = {}
             for key, _ in node.value:
                 line = key.start_mark.line + 1
-                if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+                if isinstance(key, yaml.ScalarNode) and key.value in lines:
                     raise ConfigError(
-                        f"{what}: {key.value} is given twice, in lines {lines[key.value]} and {line}; keep one"
+                        f"{what}: {key.value:.80} is given twice, in lines {lines[key.value]} and {line}; keep one"
                     )
+                if isinstance(key, yaml.ScalarNode):
+                    lines[key.value] = line
             children = [child for pair in node.value for child in pair]
         size = sizes[node] = 1 + sum(_check_node(child, what, sizes) for child in children)
     if size is None or size > _MOST_VALUES:

@@ -76,7 +76,7 @@ def read_json(path: Path) -> Any:
     """Content of a JSON file; None when it is missing or was cut off while being written."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # also bytes that are no text
+    except (FileNotFoundError, NotADirectoryError, RecursionError, ValueError):  # also bytes that are no text
         return None
 
 

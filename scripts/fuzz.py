@@ -34,6 +34,8 @@ from jqlight.names import inert
 from jqlight.sampling import Decoding, SamplerConfig
 from jqlight.sweep.file import read_sweep
 from jqlight.tracking.checkpoints import checkpoint_step
+from jqlight.tracking.journal import read_record
+from jqlight.tracking.mlflow import recorded_store
 from jqlight.tracking.run_folder import find_run_folder, release
 from jqlight.tracking.run_names import check_experiment, check_name
 
@@ -118,8 +120,29 @@ KEYS = [
     "trainer.max_time",
     "trainer.plugins",
     "trainer",
+    "model.init_args",
+    "model.sampler",
+    "model.sampler.evaluation",
+    "model.policy.thinking",
+    "model.policy.lora",
+    "model.policy.lora.alpha",
+    "checkpoint",
+    "checkpoint.every_minutes",
+    "base",
+    "trainer.limit_train_batches",
+    "trainer.gradient_clip_val",
+    "trainer.callbacks+",
 ]
 CLASSES = ("GARL", "GARLL", "os.system", "subprocess.Popen", ".x", "a..b", "torch.optim.SGD", "no.such.Thing", "GRPO")
+CLASSES += (
+    "jqlight.estimators.GARLL",
+    "jqlight.benchmark.TwoHop",
+    "jqlight.estimators.Estimator",
+    "lightning.pytorch.callbacks.EarlyStoping",
+    "EarlyStopping",
+    "StepLRR",
+    "torch.utils.data.DataLoader",
+)
 
 
 def value(rng: random.Random, depth: int = 2) -> Any:
@@ -197,6 +220,29 @@ def config_file(rng: random.Random, folder: Path) -> None:
     parse(["--config", str(path)])
 
 
+def setting(rng: random.Random, folder: Path) -> None:
+    """A config file with one setting of any name, a group's too, that holds anything."""
+    content = rng.choice(CLASSES) if rng.random() < 0.1 else value(rng)
+    for part in reversed(rng.choice(KEYS).split(".")):
+        content = {part: content}
+    for section in ("model", "data", "optimizer", "lr_scheduler"):
+        if isinstance(content.get(section), dict) and "init_args" not in content[section]:
+            content[section] = {"init_args": content[section]}
+    if rng.random() < 0.2:
+        content["base"] = value(rng)
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump(content), errors="surrogatepass")
+    parse(["--config", str(ROOT / "conf" / "quickstart.yaml"), "--config", str(path)])
+
+
+def record(rng: random.Random, folder: Path) -> None:
+    """The ``run.json`` of a run."""
+    content = mutated(rng, RECORD) if rng.random() < 0.9 else RECORD
+    file_of(rng, folder / "run.json", content, json.dumps)
+    read_record(folder)
+    recorded_store(folder)
+
+
 def names(rng: random.Random, folder: Path) -> None:
     """Names of runs, experiments and folders."""
     name = "".join(
@@ -221,6 +267,15 @@ def decoding(rng: random.Random, folder: Path) -> None:
     SamplerConfig(evaluation=evaluation)
 
 
+RECORD = {
+    "run_id": "1",
+    "experiment_name": "e",
+    "run_name": "r",
+    "tracking_uri": "sqlite:////x/mlflow.db",
+    "params": {},
+}
+RECORD |= {"folder": "/x", "status": "FINISHED", "tags": {"q": "1"}, "start_time": 1.5, "end_time": 2.5}
+RECORD |= {"uploaded": {"tags": {}, "params": ["q"], "metrics_bytes": 7, "artifacts": {}, "tables": []}}
 HOTPOT = {
     "_id": "a1",
     "question": "Who?",
@@ -282,14 +337,16 @@ def checkpoint(rng: random.Random, folder: Path) -> None:
 
 
 KINDS: dict[str, tuple[Callable[[random.Random, Path], None], float]] = {
-    "names": (names, 0.24),
+    "names": (names, 0.18),
     "decoding": (decoding, 0.1),
-    "records": (records, 0.26),
+    "records": (records, 0.2),
     "predictions": (predictions, 0.12),
     "sweep": (sweep, 0.12),
     "checkpoint": (checkpoint, 0.06),
     "command_line": (command_line, 0.06),
     "config_file": (config_file, 0.04),
+    "setting": (setting, 0.06),
+    "record": (record, 0.06),
 }
 """Name -> what makes and reads one input, and its share of the inputs."""
 

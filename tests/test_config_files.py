@@ -1,5 +1,6 @@
 """Reading YAML of settings: bases, numbers and dates, and mistakes as one sentence each."""
 
+import os
 import re
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def test_bases_come_in_front_relative_to_the_file_that_names_them(write):
         ("none.yaml", "config: none.yaml does not exist (base of a.yaml); those that come with jqlight are finqa"),
         ("a.yaml", "config: a.yaml is based on itself (base of a.yaml); take it out of base"),
         ("[3]", "config: a.yaml: base: given [3], allowed is a file or a list of files"),
+        ("3", "config: a.yaml: base: given 3, allowed is a file or a list of files"),
+        ("{b: c}", "config: a.yaml: base: given {'b': 'c'}, allowed is a file or a list of files"),
+        ("''", "config: a.yaml: base: given '', allowed is a file or a list of files"),
     ],
 )
 def test_a_wrong_base(write, base, sentence):
@@ -51,9 +55,36 @@ def test_a_wrong_base(write, base, sentence):
         list(read_config(path))
 
 
+def test_files_that_stand_on_each_other_are_counted_before_they_fill_the_memory(write):
+    for n in range(40):
+        write(f"c{n}.yaml", f"base: [c{n + 1}.yaml, c{n + 1}.yaml]\n")
+    write("c40.yaml", "q: 1\n")
+    with pytest.raises(ConfigError, match=r"^config: c0.yaml is based on more than 100 files"):
+        list(read_config(Path("c0.yaml")))
+    for n in range(300):
+        write(f"d{n}.yaml", f"base: d{n + 1}.yaml\n")
+    with pytest.raises(ConfigError, match=r"^config: d0.yaml stands on a chain of more than 100 files"):
+        list(read_config(Path("d0.yaml")))
+
+
+def test_what_is_no_plain_file_is_not_opened(write):
+    os.mkfifo("pipe.yaml")
+    Path("link.yaml").symlink_to("link.yaml")
+    path = write("there/a.yaml", "base: ../round/a.yaml\n")
+    Path("round").symlink_to("there")
+    for given, sentence in {
+        "pipe.yaml": "config: pipe.yaml is no plain file",
+        "link.yaml": "config: link.yaml is a link that leads nowhere",
+        path: "config: round/a.yaml is based on itself (base of there/a.yaml)",
+    }.items():
+        with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}"):
+            list(read_config(Path(given)))
+
+
 def test_numbers_and_dates_are_read_as_people_write_them(write):
-    path = write("a.yaml", "\ufefflr: 1e-5\nrate: 2.5E3\nday: 2026-11-26\nname: 1e-5m\ncount: 12\n")
-    assert read_yaml(path, "a") == {"lr": 1e-5, "rate": 2500.0, "day": "2026-11-26", "name": "1e-5m", "count": 12}
+    path = write("a.yaml", "\ufefflr: 1e-5\nrate: 2.5E3\nday: 2026-11-26\nname: 1e-5m\ncount: 12\nat: 12:30:45\n")
+    read = {"lr": 1e-5, "rate": 2500.0, "day": "2026-11-26", "name": "1e-5m", "count": 12, "at": "12:30:45"}
+    assert read_yaml(path, "a") == read
 
 
 def test_a_key_may_return_in_another_section_and_override_what_is_merged_in(write):
@@ -68,6 +99,9 @@ _BOMB = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for
     ("text", "sentence"),
     [
         ("model: 1\ndata: 2\n\nmodel: 3\n", "it: model is given twice, in lines 1 and 4; keep one"),
+        ("model: {q: 1, q: 2}\n", "it: q is given twice, in lines 1 and 1; keep one"),
+        ("a: !!binary aGVsbG8=\n", "it is not YAML (line 1, column 4: could not determine a constructor"),
+        ("a: !!set {x, y}\n", "it is not YAML (line 1, column 4: could not determine a constructor"),
         ("model:\n  q: 1\n  'q': 2\n", "it: q is given twice, in lines 2 and 3; keep one"),
         ("a: [1\nb: }", "it is not YAML (line 2, column 2: "),
         (b"name: caf\xe9\n", "it is not YAML ('utf-8' codec can't decode byte 0xe9 in position 9"),

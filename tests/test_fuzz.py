@@ -21,7 +21,7 @@ def load_script():
 fuzz = load_script()
 # What the long run finds becomes a test of its own where it is mended.
 EVERY_TIME_THE_SAME = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-EXAMPLES = {"command_line": 25, "config_file": 15, "checkpoint": 60}
+EXAMPLES = {"command_line": 25, "config_file": 15, "setting": 15, "checkpoint": 60}
 
 
 @pytest.fixture(autouse=True)

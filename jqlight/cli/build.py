@@ -22,7 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instant
 from jqlight import quiet
 from jqlight.benchmarks import Benchmark
 from jqlight.cli import messages, output
-from jqlight.cli.checks import check_values, explain_trainer, warn_of_no_validation
+from jqlight.cli.checks import check_values, explain_trainer, usable_precision, warn_of_no_validation
 from jqlight.cli.cluster import leave_group
 from jqlight.cli.config import OWN_SECTIONS, ROOTS, CommandLine, read_command_line, with_literal_texts
 from jqlight.cli.plateau import StepPlateau
@@ -170,16 +170,18 @@ class RunCLI(LightningCLI):
         except JQLightError:
             raise
         except Exception as error:
-            raised = messages.raised_by_jqlight(error)
-            if raised is None:
-                raise
-            raise raised from error
+            if raised := messages.raised_by_jqlight(error):
+                raise raised from error
+            if refused := messages.not_built(error, self.given.settings):
+                raise ConfigError(refused) from error
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with jqlight's logger, checkpoints and console where the config names none."""
         config = self.config
         name = config.run_name or self._default_name()
         settings = {**self.config_init["trainer"].as_dict(), **kwargs}
+        settings["precision"] = usable_precision(settings)
         leave_group(settings)
         self.run_folder = find_run_folder(self.verb, config.run_dir, name, config.ckpt_path)
         if found := self.run_folder.checkpoint:

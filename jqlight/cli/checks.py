@@ -14,12 +14,25 @@ from lightning.pytorch.cli import instantiate_class
 
 from jqlight.cli.config import parameters
 from jqlight.errors import ConfigError
+from jqlight.machine import usual_device
+from jqlight.tracking.run_folder import check_run_dir
 from jqlight.tracking.run_names import check_experiment, check_name
 
 log = logging.getLogger("jqlight")
 
 _LARGEST_SEED = 2**32 - 1
 _REHEARSED_STEPS = 1000
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
+# What Lightning ignores, or does not look at until a model is there: smallest value, and what is allowed.
+_SMALLEST: dict[str, tuple[float, str]] = {
+    "accumulate_grad_batches": (1, "a whole number from 1"),
+    "gradient_clip_val": (0, "a number from 0"),
+    "min_steps": (0, "a whole number from 0"),
+    "min_epochs": (0, "a whole number from 0"),
+    "log_every_n_steps": (0, "a whole number from 0"),
+    "num_sanity_val_steps": (-1, "a whole number from 0, or -1 for all"),
+    "limit_train_batches": (5e-324, "a whole number of batches from 1, or a share above 0 and up to 1"),
+}
 _ALLOWED = {
     "lr": "a number from 0 that float32 can hold",
     "betas": "two numbers from 0 to below 1",
@@ -44,6 +57,10 @@ def check_values(verb: str, settings: Mapping[str, Any]) -> None:
     _check_seed(settings.get("seed_everything"))
     if settings.get("run_name") is not None:
         check_name("run_name", settings["run_name"])
+    if settings.get("run_dir") is not None:
+        check_run_dir(settings["run_dir"])
+    if settings.get("ckpt_path") is not None and not settings["ckpt_path"].strip():
+        raise ConfigError(f"ckpt_path: given {settings['ckpt_path']!r}, allowed are a checkpoint file, last, and best")
     check_experiment("experiment_name", str(settings.get("experiment_name", "jqlight")))
     trainer = settings.get("trainer") or {}
     if not isinstance(trainer, Mapping):
@@ -73,6 +90,22 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     epochs = trainer.get("check_val_every_n_epoch")
     if isinstance(epochs, int) and epochs < 1:
         raise ConfigError(f"trainer.check_val_every_n_epoch: given {epochs}, allowed is 1 or more, or null")
+    for key, (smallest, allowed) in _SMALLEST.items():
+        value = trainer.get(key)
+        if isinstance(value, int | float) and not value >= smallest:
+            raise ConfigError(f"trainer.{key}: given {value}, allowed is {allowed}")
+
+
+def usable_precision(trainer: Mapping[str, Any]) -> Any:
+    """The trainer's precision by the one name that is not deprecated; where a CPU has none such, the nearest, told."""
+    given = trainer.get("precision")
+    name = _PRECISIONS.get(str(given), given)
+    accelerator = trainer.get("accelerator", "auto")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and usual_device().type == "cpu")
+    if name == "16-mixed" and on_cpu:
+        log.warning("trainer.precision: given %s, which a CPU does not compute with; bf16-mixed is used.", given)
+        return "bf16-mixed"
+    return name
 
 
 def explain_trainer(trainer: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -137,9 +170,10 @@ def _tell(
     name = str(given["class_path"]).rsplit(".", 1)[-1]
     for key, value in arguments.items():
         others = {other: kept for other, kept in arguments.items() if other != key}
-        if value is not None and _problem({**given, "init_args": others}, attempt) is None:
+        if _problem({**given, "init_args": others}, attempt) is None:
             allowed = f"allowed is {_ALLOWED[key]}" if key in _ALLOWED else f"which {name} refuses"
-            raise ConfigError(f"{section}.{key}: given {value}, {allowed} ({problem})")
+            shown = "null" if value is None else value
+            raise ConfigError(f"{section}.{key}: given {shown}, {allowed} ({problem})")
     if not guess:
         return
     for key, value in arguments.items():  # required ones cannot be left out
@@ -157,7 +191,8 @@ def _problem(given: Mapping[str, Any], attempt: Callable[[Mapping[str, Any]], No
     try:
         attempt(given)
     except Exception as error:  # a class of the user's own may raise anything
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        text = " ".join(str(error).split())
+        return (text if len(text) <= 300 else f"{text[:297]}...") or type(error).__name__
     return None
 
 

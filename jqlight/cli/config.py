@@ -17,6 +17,7 @@ import yaml
 from docstring_parser import parse_from_object
 
 from jqlight.config_files import find_file, read_config
+from jqlight.errors import ConfigError
 from jqlight.tracking.run_folder import located, saved_config
 
 ROOTS = {"model": "jqlight.estimators", "data": "jqlight.benchmarks"}
@@ -121,6 +122,11 @@ def short(key: str) -> str:
 def _leaves(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in node.items():
         key = prefix.rstrip(".") if name == "init_args" else f"{prefix}{name}"
+        if name == "init_args" and not isinstance(value, Mapping):
+            shown = "null" if value is None else f"{value!r:.80}"
+            raise ConfigError(f"{prefix}init_args: given {shown}, allowed are settings as `key: value`")
+        if name == "init_args" and not value:
+            continue
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{key}." if key else "")
         else:
@@ -157,6 +163,8 @@ class Setting:
     """Whether it is a record whose own settings follow."""
     is_text: bool = False
     """Whether it takes a text and nothing else, null aside."""
+    takes_null: bool = True
+    """Whether null is one of its values."""
 
 
 @cache
@@ -169,7 +177,9 @@ def settings_of(prefix: str, owner: type) -> tuple[Setting, ...]:
         records = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
         is_open = not records and any(map(_is_open, options))
         is_text = str in options and set(options) <= {str, type(None)}
-        found.append(Setting(key, _default(owner, parameter), meanings.get(name, ""), is_open, bool(records), is_text))
+        null = parameter.default is None or any(option in (Any, type(None)) for option in options)
+        default, meaning = _default(owner, parameter), meanings.get(name, "")
+        found.append(Setting(key, default, meaning, is_open, bool(records), is_text, null))
         for record in records:
             found += settings_of(key, record)
     return tuple(found)
@@ -219,7 +229,10 @@ def parameters(owner: type) -> dict[str, inspect.Parameter]:
         init = cls.__dict__.get("__init__")
         if init is None:
             continue
-        hints = typing.get_type_hints(init)
+        try:
+            hints = typing.get_type_hints(init)
+        except NameError:  # names that a class of the user's imports for type checkers alone
+            hints = {}
         signature = inspect.signature(init).parameters
         for name, parameter in signature.items():
             if name not in ("self", *OWN_SECTIONS, *getattr(owner, "decided", ())) and parameter.kind not in (

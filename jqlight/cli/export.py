@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from jqlight.cli.arguments import CommandParser
@@ -66,9 +65,14 @@ def load_policy(checkpoint: Path) -> "Policy":
     settings["name_or_path"] = located(settings["name_or_path"], run_of(checkpoint) or checkpoint.parent)
     policy = Policy(policy_config(settings))
     policy.load()
-    policy.load_state_dict(
-        {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
-    )
+    weights = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
+    try:
+        policy.load_state_dict(weights)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"--ckpt: {checkpoint} holds other weights than {settings['name_or_path']} has "
+            f"({' '.join(str(error).split())[:200]}); export the checkpoint of a run that trained that model"
+        ) from error
     return policy
 
 
@@ -84,11 +88,10 @@ def _content(checkpoint: Path) -> dict[str, Any]:
         raise ConfigError(f"--ckpt: {checkpoint} does not exist")
     try:
         content: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        content["hyper_parameters"]["policy"], content["state_dict"]
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, UnpicklingError) as error:
-        raise ConfigError(
-            f"--ckpt: {checkpoint} is no checkpoint of jqlight ({type(error).__name__}: {error})"
-        ) from error
+        content["hyper_parameters"]["policy"]["name_or_path"] + "", content["state_dict"].items()
+    except Exception as error:  # torch raises whatever the bytes lead it to
+        told = f": {' '.join(str(error).split())[:200]}" if isinstance(error, OSError | KeyError) else ""
+        raise ConfigError(f"--ckpt: {checkpoint} is no checkpoint of jqlight ({type(error).__name__}{told})") from error
     return content
 
 

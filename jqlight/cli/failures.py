@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -32,6 +33,9 @@ USAGE_EXIT = 2
 
 def described(error: Exception) -> tuple[int, str]:
     """Exit code and sentence of an error: 2 for what the user wrote, 1 for what happened."""
+    loop = re.match(r"Symlink loop from (.+)", str(error)) if isinstance(error, RuntimeError) else None  # pathlib's
+    if loop:
+        return USAGE_EXIT, f"{loop[1]} is a link that leads back to itself; give another path, or mend the link"
     code = USAGE_EXIT if isinstance(error, ConfigError | DataError | HubError) else 1
     return code, str(error) if isinstance(error, JQLightError) else sentence(error)
 
@@ -77,7 +81,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _system_sentence(error: OSError) -> str:
     """The path and the system's own words; no traceback file, since there is nothing to report."""
-    where = "".join(f"{os.fspath(name)!s}: " for name in (error.filename,) if isinstance(name, str | os.PathLike))
+    name = str(error.filename) if isinstance(error.filename, str | os.PathLike) else ""
+    where = f"{name if len(name) <= _LONGEST_MESSAGE else f'{name[:_LONGEST_MESSAGE]}...'}: " if name else ""
     way_out = _WAYS_OUT.get(error.errno or 0)
     text = str(error.strerror)
     return f"{where}{text[:1].lower()}{text[1:]}{f'; {way_out}' if way_out else ''} (--debug shows the traceback)"

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -12,7 +13,7 @@ from jqlight.cli.build import TRAINER_DEFAULTS, RunCLI
 from jqlight.cli.cluster import requeue
 from jqlight.cli.config import CommandLine
 from jqlight.cli.help import help_text
-from jqlight.errors import ConfigError, DataError
+from jqlight.errors import ConfigError, DataError, JQLightError
 from jqlight.startup import mark
 from jqlight.tracking.checkpoint_files import checkpoint_step
 from jqlight.tracking.interrupts import Stopped
@@ -57,6 +58,11 @@ def run(cli: RunCLI) -> int:
                 f"ckpt_path: {cli.run_folder.checkpoint} holds weights alone, without the optimizer's state that fit "
                 "goes on from; export it and train the exported model in a new run"
             )
+        if cli.run_folder.checkpoint and _while_restoring(error):
+            error = ConfigError(
+                f"ckpt_path: {cli.run_folder.checkpoint} does not fit this run, or is not as a run writes it "
+                f"({' '.join(str(error).split())[:200] or type(error).__name__}); give another one, or begin a new run"
+            )
         if isinstance(error, Exception):
             error = cli.ranks.first_failure(error)
         if not isinstance(error, ConfigError | DataError) and (way_on := output.way_on(cli.run_folder)):
@@ -92,6 +98,17 @@ def _run(cli: RunCLI) -> None:
         print(output.write_predictions(outcome, folder), flush=True)
     else:
         print(output.scores_report(trainer, folder), flush=True)
+
+
+def _while_restoring(error: BaseException) -> bool:
+    """Whether Lightning raised ``error`` while it read a checkpoint's parts, which may be anything."""
+    if not isinstance(error, ArithmeticError | AttributeError | LookupError | RuntimeError | TypeError | ValueError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return not isinstance(error, JQLightError) and any(
+        frame.name.lstrip("_").startswith(("restore", "resume")) and "checkpoint_connector" in frame.filename
+        for frame in frames
+    )
 
 
 def _end(cli: RunCLI, stop: BaseException) -> int:

@@ -93,7 +93,7 @@ def _guarded(verb: str, arguments: list[str]) -> int:
         code, sentence = failures.described(error)
         # The other processes of a node have read the same command and the same files, and rank 0 speaks for them.
         if code != failures.USAGE_EXIT or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(inert(f"jqlight {verb}: {sentence}"), file=sys.stderr)
+            print(inert(f"jqlight {verb}: {sentence}").replace("\n", "\\n"), file=sys.stderr)
         return code
 
 
@@ -102,6 +102,10 @@ def _run(verb: str, arguments: list[str]) -> int:
         near = difflib.get_close_matches(verb, [*VERBS, "--version", "--help"], n=1)
         hint = f"did you mean `jqlight {near[0]}`?" if near else "`jqlight --help` lists the commands"
         raise ConfigError(f"no such command; {hint}")
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the folder that this command was started in is gone; change to one that is there") from error
     quiet.silence_libraries()  # before any library reads these settings at import
     quiet.use_writable_caches()
     find_classes_here()

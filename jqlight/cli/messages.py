@@ -1,15 +1,17 @@
 """Mistakes in a config as one sentence each: the key, what was given, what is allowed."""
 
 import difflib
+import inspect
 import re
-from collections.abc import Iterable, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from omegaconf.errors import OmegaConfBaseException
 
-from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, chosen_class, settings_of
+from jqlight.cli import classes
+from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, Setting, chosen_class, read_value, settings_of
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.names import BENCHMARKS, ESTIMATORS, meant
 
@@ -29,8 +31,6 @@ RUN_KEYS = (
 """Top-level settings that are no section."""
 CLASSES = {"model": ESTIMATORS, "data": BENCHMARKS}
 """Config section -> the classes that come with jqlight."""
-OWN_CLASSES = {"optimizer": "torch.optim", "lr_scheduler": "torch.optim.lr_scheduler"}
-"""Section of its own -> where its classes usually come from."""
 _KINDS = {"model": LightningModule, "data": LightningDataModule}
 
 _TYPES = {
@@ -54,15 +54,16 @@ def check_keys(settings: Sequence[GivenSetting], trainer: type) -> None:
     Raises:
         ConfigError: names the key, the value and the nearest key that exists.
     """
-    known = _known(settings, trainer)
     for section, kind in _KINDS.items():
         chosen = chosen_class(section, settings)
         if chosen is not None and not issubclass(chosen, kind):
             raise ConfigError(_class_sentence(section, settings, f"which is no {kind.__name__}"))
+        if chosen is not None and _is_ours(section, settings) and chosen.__name__ not in CLASSES[section]:
+            raise ConfigError(_class_sentence(section, settings, "which others are made from and does nothing itself"))
+    rows = _rows(settings, trainer)
+    known = _known(settings, rows)
     for given in settings:
-        if given.key in (*ROOTS, "trainer") and given.value in (None, "null"):
-            allowed = "leave it out for the defaults" if given.key == "trainer" else "give a class"
-            raise ConfigError(f"{given.key}: given null {given.source}, allowed are its own settings; {allowed}")
+        _check_section(given)
         section = given.key.split(".")[0]
         if section in OWN_SECTIONS or (section in ROOTS and not _is_ours(section, settings)):
             continue
@@ -70,6 +71,36 @@ def check_keys(settings: Sequence[GivenSetting], trainer: type) -> None:
             continue
         if not _exists(given.key, known):
             raise ConfigError(_unknown(given, known))
+        if given.key in rows:
+            _check_kind(given, rows[given.key])
+
+
+def _check_section(given: GivenSetting) -> None:
+    """Refuse what stands where a whole section should."""
+    value = read_value(given.value) if isinstance(given.value, str) else given.value
+    if given.key in (*ROOTS, "trainer") and value is None:
+        allowed = "leave it out for the defaults" if given.key == "trainer" else "give a class"
+        raise ConfigError(f"{given.key}: given null {given.source}, allowed are its own settings; {allowed}")
+    if given.key in (*ROOTS, *OWN_SECTIONS) and isinstance(value, str) and Path(value).suffix in (".yaml", ".yml"):
+        raise ConfigError(f"{given.key}: given {_cut(value)}, allowed is a class; a file of settings goes to --config")
+    named = isinstance(value, str) and given.key == "trainer"  # a file of its settings
+    if given.key in ("trainer", "checkpoint") and not isinstance(value, dict) and not named:
+        allowed = " and ".join(name for name in RUN_KEYS if name.startswith(f"{given.key}."))
+        allowed = allowed or "its own settings, as in --trainer.KEY VALUE"
+        raise ConfigError(f"{given.key}: given {_cut(given.value)}, allowed are {allowed}")
+
+
+def _check_kind(given: GivenSetting, row: Setting) -> None:
+    """Refuse null, and anything but settings for a group of them, where the parser would let it through."""
+    value = read_value(given.value) if isinstance(given.value, str) and not row.is_text else given.value
+    if value is None and not row.takes_null:
+        default = "give a value" if row.default is inspect.Parameter.empty else "leave it out for the default"
+        raise ConfigError(f"{given.key}: given null {given.source}, which it cannot be; {default}")
+    interpolated = isinstance(value, str) and value.startswith("${")
+    if row.is_group and value is not None and not interpolated and not isinstance(value, dict):
+        raise ConfigError(
+            f"{given.key}: given {_cut(given.value)}, allowed are its own settings, as in --{given.key}.KEY VALUE"
+        )
 
 
 def _outdated(given: GivenSetting, section: str, settings: Sequence[GivenSetting]) -> bool:
@@ -83,14 +114,21 @@ def _is_ours(section: str, settings: Sequence[GivenSetting]) -> bool:
     return chosen is not None and chosen.__module__.startswith("jqlight.")
 
 
-def _known(settings: Sequence[GivenSetting], trainer: type) -> dict[str, bool]:
+def _rows(settings: Sequence[GivenSetting], trainer: type) -> dict[str, Setting]:
+    """The settings of the trainer and of jqlight's own classes among the chosen; others' are theirs to read."""
+    rows = list(settings_of("trainer", trainer))
+    for section in ROOTS:
+        chosen = chosen_class(section, settings)
+        if chosen is not None and _is_ours(section, settings):
+            rows += settings_of(section, chosen)
+    return {row.key: row for row in rows}
+
+
+def _known(settings: Sequence[GivenSetting], rows: Mapping[str, Setting]) -> dict[str, bool]:
     known = {**dict.fromkeys(RUN_KEYS, False), **dict.fromkeys(OWN_SECTIONS, True), "trainer": False, "h": False}
-    known |= {row.key: row.is_open or row.key in _OPEN_TRAINER for row in settings_of("trainer", trainer)}
     for section in ROOTS:
         known |= {section: False, f"{section}.class_path": False, f"{section}.help": False}
-        if (chosen := chosen_class(section, settings)) is not None:
-            known |= {row.key: row.is_open for row in settings_of(section, chosen)}
-    return known
+    return known | {key: row.is_open or key in _OPEN_TRAINER for key, row in rows.items()}
 
 
 _OPEN_TRAINER = ("trainer.logger", "trainer.callbacks", "trainer.strategy", "trainer.plugins", "trainer.profiler")
@@ -117,7 +155,7 @@ def _unknown(given: GivenSetting, known: Iterable[str]) -> str:
         allowed = f"allowed are {', '.join(siblings)}"
     else:
         allowed = "`jqlight fit --help` lists the settings"
-    return f"{given.key}: no such setting (given {_cut(given.value)} {given.source}); {allowed}"
+    return f"{_cut(given.key)}: no such setting (given {_cut(given.value)} {given.source}); {allowed}"
 
 
 def explain(message: str, settings: Sequence[GivenSetting]) -> str:
@@ -134,17 +172,20 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
         return f"{text.partition(': ')[2]}: not understood; settings are given as --key value"
     if empty := re.search(r"argument --?([^\s:]+): expected .*argument", text):
         bare = [given.key for given in settings if given.value == "" or str(given.value).startswith("--")]
-        within = [key for key in bare if key == empty[1] or key.startswith(f"{empty[1]}.")]
-        return f"{within[-1] if within else empty[1]}: given without a value"
+        name = empty[1].rpartition("--")[2]  # of several names the long one
+        within = [key for key in bare if key == name or key.startswith(f"{name}.")]
+        return f"{within[-1] if within else name}: given without a value"
     if unknown := re.search(r"[Oo]ption '([^']+)' (?:is not accepted)?|does not accept option '([^']+)'", text):
         leaf = unknown[1] or unknown[2]
+        if found := classes.owner(leaf, settings):
+            return f"{found.key}: {found.path} has no setting {leaf} (given {_cut(found.settings.get(leaf))})"
         key = _full(leaf, settings)
         section = key.split(".")[0]
         later = [given.key for given in settings if given.key == section][-1:] if section in ROOTS else []
         order = f"; --{section} comes before its settings" if later else ""
         return f"{key}: no such setting{_given_where(key, settings)}{order}"
     if missing := re.search(r"arguments are required: (.+)", text):
-        return _missing_sentence([part.strip() for part in missing[1].split(",")])
+        return _missing_sentence([part.strip() for part in missing[1].split(",")], settings)
     if module := re.search(r"Problem with given class_path '([^']+)':\s*(.+)", text):
         found = re.search(r'Parser key "([^"]+)"', text)
         key = _full(found[1], settings) if found else "model"
@@ -154,10 +195,12 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
     return " ".join(text.split())
 
 
-def _missing_sentence(keys: Sequence[str]) -> str:
+def _missing_sentence(keys: Sequence[str], settings: Sequence[GivenSetting]) -> str:
     if set(keys) & {"model", "data"}:
         names = " and ".join(sorted(keys, reverse=True))
         return f"{names}: not given; give --config FILE (conf/ holds those that come with jqlight)"
+    if found := classes.owner(keys[0], settings):
+        return f"{found.key}: {found.path} needs {keys[0]}, which is not given; add it to its init_args"
     key = keys[0] if keys[0].split(".")[0] in ("model", "data") else f"model.{keys[0]}"
     return f"{key}: not given, but required; add it to the config or give --{key} VALUE"
 
@@ -166,11 +209,16 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -
     key = _full(leaf, settings)
     if key in ("model", "data"):
         return _class_sentence(key, settings, "no such class")
-    if key in OWN_SECTIONS:
-        home = import_module(OWN_CLASSES[key])
-        value = _cut(_value(key, settings))
-        example = meant(value, vars(home)) or f", as {'AdamW' if key == 'optimizer' else 'StepLR'}"
-        return f"{key}: given {value}, allowed are the classes of {home.__name__} and import paths of others{example}"
+    if key in classes.HOMES and (name := classes.missing(key, settings)):
+        home = classes.HOMES[key]
+        return (
+            f"{key}: given {_cut(name)}, allowed are the classes of {home} and import paths of others"
+            f"{classes.nearest(name, home)}"
+        )
+    if key in OWN_SECTIONS or (key in classes.HOMES and key != "trainer.logger"):
+        kind = {"optimizer": "optimizer", "lr_scheduler": "schedule"}.get(key, key.rpartition(".")[2].rstrip("s"))
+        value = next((given.path for given in classes.given_classes(settings) if given.key == key), "something else")
+        return f"{key}: given {_cut(value)}, which is no {kind}; allowed are the classes of {classes.HOMES[key]}"
     expected = re.findall(r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]*\])", details)
     if "jqlight.objective.Commitment" in details:
         expected.append("a schedule or Splice (class_path and init_args)")
@@ -186,15 +234,14 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -
 
 
 def _class_sentence(key: str, settings: Sequence[GivenSetting], problem: str) -> str:
-    given = _last((f"{key}.class_path", key), settings)
-    value = _cut(given.value) if given else "nothing"
-    names, key = CLASSES.get(key), given.key if given else key
+    given = _last((f"{key}.class_path", key, f"{key}+"), settings)
+    path = str(given.value) if given and isinstance(given.value, str) else classes.missing(key, settings)
+    value = _cut(path or (given.value if given else "nothing"))
+    names, home, key = CLASSES.get(key), classes.HOMES.get(key, ""), given.key if given else key
+    hint = classes.nearest(path, home) if path and ("." in path or not names) else meant(path, names or ())
     if not names:
-        return f"{key}: given {value}, {problem}"
-    bare = str(given.value).rsplit(".", 1)[-1] if given else ""
-    return (
-        f"{key}: given {value}, {problem}; allowed are {', '.join(names)} or a class's import path{meant(bare, names)}"
-    )
+        return f"{key}: given {value}, {problem}{hint}"
+    return f"{key}: given {value}, {problem}; allowed are {', '.join(names)} or a class's import path{hint}"
 
 
 def _type_name(text: str) -> str:
@@ -246,6 +293,15 @@ def interpolation(error: BaseException) -> str | None:
     if name:
         return f"{where}${{{name[1]}}} names no setting; keys start at the config's root, as in ${{model.init_args.q}}"
     return f"{where}{first}"
+
+
+def not_built(error: BaseException, settings: Sequence[GivenSetting]) -> str | None:
+    """The sentence for a class that refuses to be built, a package that it needs missing for one; None otherwise."""
+    found = re.search(r"Problem with given class_path '([^']+)':\s*(.+)", str(error))
+    if found is None:
+        return None
+    keys = [given.key for given in classes.given_classes(settings) if found[1].endswith(given.path)]
+    return f"{keys[0] if keys else 'config'}: given {found[1]}, which cannot be built: {found[2].strip().rstrip('.')}"
 
 
 def raised_by_jqlight(error: BaseException) -> JQLightError | None:

@@ -346,8 +346,14 @@ class Estimator(PolicyModule):
         self.source = RolloutSource(self.draw)
         if config.lookahead:
             # Of as many ranks as now; with others, each has other examples.
-            ahead = self._ahead[self.global_rank] if len(self._ahead) == self.trainer.world_size else None
-            self.source = Lookahead(self.draw, ahead)
+            try:
+                ahead = self._ahead[self.global_rank] if len(self._ahead) == self.trainer.world_size else None
+                self.source = Lookahead(self.draw, ahead)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise ConfigError(
+                    "ckpt_path: the checkpoint's part drawn_ahead is not as a run writes it; resume from another one, "
+                    "or begin a new run"
+                ) from error
         self._ahead = []
         super().on_fit_start()
 

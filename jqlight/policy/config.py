@@ -21,6 +21,10 @@ class LoRA:
     def __post_init__(self) -> None:
         if self.r < 1:
             raise ConfigError(f"policy.lora.r: given {self.r}, allowed is 1 or more")
+        if self.alpha < 1:
+            raise ConfigError(f"policy.lora.alpha: given {self.alpha}, allowed is 1 or more; at 0 nothing is trained")
+        if not self.target_modules:
+            raise ConfigError("policy.lora.target_modules: given nothing, allowed are names of modules or all-linear")
 
 
 @dataclass(frozen=True)

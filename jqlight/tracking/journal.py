@@ -15,12 +15,27 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jqlight.errors import ConfigError
 from jqlight.files import json_lines, must_exist, naming, read_json, write_json, write_text
+
+_WORDS = {str: "text", float: "time in seconds", int: "whole number of bytes", dict: "mapping", list: "list"}
+_LATEST = 2**53
+_TYPES: dict[type, tuple[str, ...]] = {
+    str: ("run_id", "experiment_id", "experiment_name", "run_name", "tracking_uri", "folder", "directory", "status"),
+    float: ("start_time", "end_time"),
+    dict: ("tags", "params", "uploaded"),
+}
+_UPLOADED_TYPES: dict[type, tuple[str, ...]] = {
+    str: ("status",),
+    int: ("metrics_bytes",),
+    dict: ("tags", "artifacts"),
+    list: ("params", "tables"),
+}
 
 
 class Journal:
@@ -140,9 +155,31 @@ class Journal:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Content of the folder's ``run.json``; empty where there is none."""
+    """Content of the folder's ``run.json``; empty where there is none.
+
+    Raises:
+        ConfigError: a field that is not of its type, as in a file that was changed by hand.
+    """
     record = read_json(folder / "run.json")
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    _check_types(record, _TYPES, str(folder / "run.json"))
+    _check_types(record.get("uploaded", {}), _UPLOADED_TYPES, f"{folder / 'run.json'}: uploaded")
+    return record
+
+
+def _check_types(fields: Mapping[str, Any], types: Mapping[type, Iterable[str]], where: str) -> None:
+    for kind, names in types.items():
+        for name in names:
+            value = fields.get(name, kind())
+            text = kind is str and (value is None or isinstance(value, str))
+            number = kind in (int, float) and isinstance(value, int | kind) and not isinstance(value, bool)
+            finite = number and 0 <= value < _LATEST
+            if not (text or finite or (kind in (dict, list) and isinstance(value, kind))):
+                raise ConfigError(
+                    f"{where}: {name}: given {value!r:.80}, allowed is a {_WORDS[kind]}; put back what it was, or take "
+                    "it out"
+                )
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

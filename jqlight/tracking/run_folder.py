@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +65,20 @@ def find_run_folder(verb: str, run_dir: str | None, run_name: str, ckpt_path: st
     return folder
 
 
+def check_run_dir(given: str) -> None:
+    """Raise ConfigError for what can name no folder of a run: nothing, blanks, control characters, an address."""
+    odd = not given or given != given.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in given)
+    if odd or re.match(r"~|[A-Za-z][A-Za-z0-9+.-]*:/", given):
+        raise ConfigError(
+            f"run_dir: given {given[:80]!r}, allowed is the path of a folder on this machine, spelled out: without "
+            "blanks around it, control characters, a scheme like s3:// or ~"
+        )
+
+
 def check_writable(folder: Path) -> None:
     """Raise ConfigError unless ``folder``, or what it would be made in, can be written; nothing is made."""
+    if dangling := next((p for p in (folder, *folder.parents) if p.is_symlink() and not p.exists()), None):
+        raise ConfigError(f"run_dir: {dangling} is a link that leads nowhere; mend it, or give another folder")
     if can_write(folder):
         return
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -76,8 +76,9 @@ class Uploader:
         self.journal.forget_upload()
         record = self.journal.record
         experiment, start = self._experiment_id(record), int(record.get("start_time", time.time()) * 1000)
-        run = self._created(experiment, record["run_name"], start) or self.client.create_run(
-            experiment, start_time=start, run_name=record["run_name"], tags=record.get("tags")
+        name = record.get("run_name") or self.journal.folder.name
+        run = self._created(experiment, name, start) or self.client.create_run(
+            experiment, start_time=start, run_name=name, tags=record.get("tags")
         )
         self.journal.update(
             run_id=run.info.run_id,
@@ -106,7 +107,7 @@ class Uploader:
     def _experiment_id(self, record: dict[str, Any]) -> str:
         if parent := record.get("tags", {}).get(PARENT_TAG):  # the UI shows children in their parent's experiment only
             return str(self.client.get_run(parent).info.experiment_id)
-        return ensure_experiment(self.client, record["experiment_name"])
+        return ensure_experiment(self.client, record.get("experiment_name") or "jqlight")
 
     def push(self) -> int:
         """Number of metric values uploaded; afterwards everything in the journal is in MLflow.

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from jqlight.errors import ConfigError
 from jqlight.tracking.journal import Journal, read_record
 
 
@@ -93,3 +94,28 @@ def test_artifacts_have_their_names_in_mlflow(journal):
         "samples/step_000010.json": '{"answer": "Zürich", "correct": true}\n',
         "notes/data.txt": "3 dropped",
     }
+
+
+@pytest.mark.parametrize(
+    ("field", "sentence"),
+    [
+        ({"run_id": 3}, "run_id: given 3, allowed is a text"),
+        ({"tags": None}, "tags: given None, allowed is a mapping"),
+        ({"start_time": math.nan}, "start_time: given nan, allowed is a time in seconds"),
+        ({"end_time": True}, "end_time: given True, allowed is a time"),
+        (
+            {"uploaded": {"metrics_bytes": 1.5}},
+            "uploaded: metrics_bytes: given 1.5, allowed is a whole number of bytes",
+        ),
+        ({"uploaded": {"tables": {}}}, "uploaded: tables: given {}, allowed is a list"),
+    ],
+)
+def test_a_record_changed_by_hand_is_one_sentence(journal, field, sentence):
+    journal.update(run_name="r", **field)
+    with pytest.raises(ConfigError, match=rf"run\.json: {sentence}"):
+        read_record(journal.folder)
+
+
+def test_a_record_nested_too_deep_is_none(journal):
+    (journal.folder / "run.json").write_text("[" * 100_000)
+    assert read_record(journal.folder) == {}
