@@ -120,29 +120,13 @@ KEYS = [
     "trainer.max_time",
     "trainer.plugins",
     "trainer",
-    "model.init_args",
-    "model.sampler",
-    "model.sampler.evaluation",
-    "model.policy.thinking",
-    "model.policy.lora",
-    "model.policy.lora.alpha",
-    "checkpoint",
-    "checkpoint.every_minutes",
-    "base",
-    "trainer.limit_train_batches",
-    "trainer.gradient_clip_val",
-    "trainer.callbacks+",
 ]
+KEYS += ["model.init_args", "model.sampler", "model.sampler.evaluation", "model.policy.thinking", "model.policy.lora"]
+KEYS += ["model.policy.lora.alpha", "checkpoint", "checkpoint.every_minutes", "base", "trainer.limit_train_batches"]
+KEYS += ["trainer.gradient_clip_val", "trainer.callbacks+"]
 CLASSES = ("GARL", "GARLL", "os.system", "subprocess.Popen", ".x", "a..b", "torch.optim.SGD", "no.such.Thing", "GRPO")
-CLASSES += (
-    "jqlight.estimators.GARLL",
-    "jqlight.benchmark.TwoHop",
-    "jqlight.estimators.Estimator",
-    "lightning.pytorch.callbacks.EarlyStoping",
-    "EarlyStopping",
-    "StepLRR",
-    "torch.utils.data.DataLoader",
-)
+CLASSES += ("jqlight.estimators.GARLL", "jqlight.benchmark.TwoHop", "jqlight.estimators.Estimator", "EarlyStopping")
+CLASSES += ("lightning.pytorch.callbacks.EarlyStoping", "StepLRR", "torch.utils.data.DataLoader")
 
 
 def value(rng: random.Random, depth: int = 2) -> Any:
