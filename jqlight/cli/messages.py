@@ -177,8 +177,9 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
         return f"{within[-1] if within else name}: given without a value"
     if unknown := re.search(r"[Oo]ption '([^']+)' (?:is not accepted)?|does not accept option '([^']+)'", text):
         leaf = unknown[1] or unknown[2]
-        if found := classes.owner(leaf, settings):
-            return f"{found.key}: {found.path} has no setting {leaf} (given {_cut(found.settings.get(leaf))})"
+        other = classes.owner(leaf, settings)
+        if other and other.key not in OWN_SECTIONS:
+            return f"{other.key}: {other.path} has no setting {leaf} (given {_cut(other.settings.get(leaf))})"
         key = _full(leaf, settings)
         section = key.split(".")[0]
         later = [given.key for given in settings if given.key == section][-1:] if section in ROOTS else []
