@@ -124,7 +124,8 @@ class Policy(nn.Module):
 
     def _make_budget(self, *, checkpointed: bool) -> Budget:
         tokens, pending = self.config.micro_batch_tokens, self.pending_bytes()
-        return make_budget(self.model, tokens, checkpointed=checkpointed, pending=pending)
+        copies = not (self._route and self._route.two_parts)
+        return make_budget(self.model, tokens, checkpointed=checkpointed, pending=pending, copies=copies)
 
     def shrink(self) -> int | None:
         """Halve the token budget after memory ran out; the new one, or None where it is small already."""
