@@ -42,6 +42,7 @@ PARTS = (
     Part("engine bfloat16", "engine_bfloat16", 100),
     Part("gradient", "gradient", 60),
     Part("step", "step", 90),
+    Part("sleep", "sleep", 60),
     Part("lookahead", "lookahead", 60),
     Part("engine float32", "engine_float32", 50),
     Part("engine float32, TF32", "engine_float32", 50, (("TRITON_F32_DEFAULT", "tf32"),)),

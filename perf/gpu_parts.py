@@ -185,10 +185,44 @@ def _engine(setting: Setting, dtype: str) -> Rows:
     return rows
 
 
-def _start(policy: Policy, setting: Setting, dtype: str) -> Engine:
+def sleep(setting: Setting) -> Rows:
+    """What sleep gives back, how long it takes with the sync that wakes, and that the engine is the same after it.
+
+    A stop token ends the last rollout early, which leaves a batch in vLLM's queue.
+    """
+    policy = Policy(PolicyConfig(make_model(setting.shape), thinking=THINKING))
+    engine = _start(policy, setting, "bfloat16", sleep=True)
+    policy.load()
+    policy.to(setting.device)
+    request = Request(group_inputs(setting.work, setting.shape.vocab)[0][0], 1, setting.work.tokens)
+    [before] = engine.generate([request], Stop(()), Decoding())
+    engine.generate([request], Stop((before.token_ids[0],)), Decoding())
+    awake, start = setting.used_gib(), setting.seconds()
+    engine.sleep()
+    slept = setting.seconds()
+    asleep = setting.used_gib()
+    engine.sync(policy.weights())
+    woken = setting.seconds()
+    [after] = engine.generate([request], Stop(()), Decoding())
+    same = after.token_ids == before.token_ids
+    engine.close()
+    return [
+        row("gives back, GiB", awake - asleep, "> 0.5", awake - asleep > 0.5),
+        row("seconds to sleep", slept - start),
+        row("seconds to wake, with the sync", woken - slept),
+        row("the same rollout after it", same, "True", same),
+    ]
+
+
+def _start(policy: Policy, setting: Setting, dtype: str, *, sleep: bool = False) -> Engine:
     work = setting.work
     limits = SamplerConfig(
-        setting.engine, work.tokens - ANSWER, ANSWER, max_num_seqs=work.rollouts * work.prompts, dtype=dtype
+        setting.engine,
+        work.tokens - ANSWER,
+        ANSWER,
+        max_num_seqs=work.rollouts * work.prompts,
+        dtype=dtype,
+        sleep=sleep,
     )
     return build_sampler(
         limits,

@@ -66,6 +66,10 @@ def check_context(model_path: str, length: int) -> None:
 
 def check_engine(config: SamplerConfig, device: torch.device) -> None:
     """Raise ConfigError unless the configured engine is installed and can run on ``device``, a CPU or an NVIDIA GPU."""
+    if config.sleep and device.type != "cuda":
+        raise ConfigError(
+            "sampler.sleep: given true, allowed is false on a CPU, where vLLM has no memory of its own to give back"
+        )
     if config.engine == "transformers":
         return
     made_for = vllm_device()
