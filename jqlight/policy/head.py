@@ -19,7 +19,7 @@ def chunk_bytes(device: torch.device) -> int:
     """
     if device.type != "cuda":
         return LOGIT_BYTES
-    return max(LOGIT_BYTES, torch.cuda.get_device_properties(device).total_memory // GPU_SHARE)
+    return max(LOGIT_BYTES, int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
