@@ -76,7 +76,7 @@ def check_keys(settings: Sequence[GivenSetting], trainer: type) -> None:
 
 def _check_section(given: GivenSetting) -> None:
     """Refuse what stands where a whole section should."""
-    value = read_value(given.value) if isinstance(given.value, str) else given.value
+    value = _read(given)
     if given.key in (*ROOTS, "trainer") and value is None:
         allowed = "leave it out for the defaults" if given.key == "trainer" else "give a class"
         raise ConfigError(f"{given.key}: given null {given.source}, allowed are its own settings; {allowed}")
@@ -89,9 +89,13 @@ def _check_section(given: GivenSetting) -> None:
         raise ConfigError(f"{given.key}: given {_cut(given.value)}, allowed are {allowed}")
 
 
+def _read(given: GivenSetting) -> Any:
+    return read_value(given.value) if isinstance(given.value, str) and given.value else given.value
+
+
 def _check_kind(given: GivenSetting, row: Setting) -> None:
     """Refuse null, and anything but settings for a group of them, where the parser would let it through."""
-    value = read_value(given.value) if isinstance(given.value, str) and not row.is_text else given.value
+    value = given.value if row.is_text else _read(given)
     if value is None and not row.takes_null:
         default = "give a value" if row.default is inspect.Parameter.empty else "leave it out for the default"
         raise ConfigError(f"{given.key}: given null {given.source}, which it cannot be; {default}")
