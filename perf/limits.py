@@ -8,9 +8,9 @@
   holds more than one group; its rows attend to the prompt and to themselves apart.
 - ``copies``: the same with the prompt's keys and values copied for every row, as models are run that have no two parts.
 
-The relative distance of each gradient from the plain one is recorded (from the last one that is run, where that is left
-out), and the memory that each takes at its peak beside the weights and their gradients. On a machine with other work the
-processor seconds of one thread still compare: `--threads 1 --only jqlight copies`.
+The relative distance of each gradient from the plain one is recorded (from the last one that is run, where that is
+left out), and the memory that each takes at its peak beside the weights and their gradients. On a machine with other
+work the processor seconds of one thread still compare: `--threads 1 --only copies`.
 """
 
 import argparse
