@@ -29,6 +29,8 @@ from jqlight.tracking.views import charts, try_view
 
 HOST, PORT = "127.0.0.1", 5000
 _TIMEOUT_S = 5
+_PAGES_VARIABLE = "JQLIGHT_MLFLOW_PAGES"
+"""Environment variable: where browsers find the server, which has a name of its own among containers."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -142,7 +144,8 @@ def _noted(folder: Path) -> dict[str, Any]:
 
 
 def _shown(server: str) -> str:
-    return re.sub("//[^/@]*@", "//", server)  # a browser asks for name and password itself
+    """A server's address for a browser, which asks for name and password itself."""
+    return re.sub("//[^/@]*@", "//", os.environ.get(_PAGES_VARIABLE) or server)
 
 
 def in_use(port: int) -> bool:
