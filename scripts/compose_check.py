@@ -14,7 +14,12 @@ from jqlight.tracking.views import charts, leave_view
 
 SERVER = "http://127.0.0.1:5000"
 POSTGRES = "postgres:17-bookworm"
-SWEEP = "base: conf/quickstart.yaml\nexperiment: check\ngrid:\n  q: [0.0, 0.75, 1.0]\n"
+SWEEP = """base: conf/quickstart.yaml
+experiment: check
+overrides: {model.rollouts: 4, model.samples: 4, data.prompts_per_step: 2, data.validation_size: 16}
+grid:
+  q: [0.0, 0.75, 1.0]
+"""
 PAGES = {"table": "1800,620", "charts": "1600,1040"}
 
 

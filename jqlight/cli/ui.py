@@ -70,7 +70,9 @@ def exec_server(command: list[str], store: str) -> int:
 
     The store goes through the environment: a command line, with the password in it, is for everyone to see.
     """
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": store}
+    # Processes in which MLflow's judges of chats would run take a start of many seconds, and memory.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": store}
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)
 
 

@@ -156,6 +156,7 @@ def test_ui_runs_the_server_in_its_process_and_names_the_page(workplace, shell, 
         pass
 
     def replace(program, arguments, environment):
+        assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"  # five processes that nobody here uses
         started.append((program, arguments, environment["MLFLOW_BACKEND_STORE_URI"]))
         raise Replaced
 
