@@ -41,6 +41,8 @@ class Policy(nn.Module):
     """
 
     model: PreTrainedModel
+    share_prompt = True
+    """Whether a prompt is run once per group where the architecture allows it; a test may say that it is not."""
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
@@ -108,7 +110,7 @@ class Policy(nn.Module):
         route = self._route
         if route is None:
             rows = build_rows(continuations, self.model.device)
-            route = self._route = choose_route(self.model, prompt_ids, rows, share=self.config.share_prompt)
+            route = self._route = choose_route(self.model, prompt_ids, rows, share=self.share_prompt)
         if self._budget is None:
             self._budget = self._make_budget(checkpointed=self._checkpointed)
         network = Network(self.model, route or Route(share=False, compact=False))

@@ -58,7 +58,7 @@ def choose_route(model: PreTrainedModel, prompt_ids: Sequence[int], rows: Rows, 
     split = max(0, len(row) - _CHECK_TOKENS)
     ids = torch.cat([torch.tensor(list(prompt_ids), dtype=torch.long, device=row.device), row[:split]])
     tokens = row[None, split:]
-    reasons = why_not_shared(model) if share else "policy.share_prompt = false", why_not_compact(model)
+    reasons = why_not_shared(model) if share else "no wish to share", why_not_compact(model)
     if reasons[0] and share:
         log.warning("Prompts are not shared by their rollouts: the model has %s.", reasons[0])
     if reasons[1]:
