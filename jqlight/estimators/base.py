@@ -218,7 +218,11 @@ class Estimator(PolicyModule):
     def draw(self, batch: StepBatch) -> RolloutGroups:
         """The rollouts of a training step, in the step's number format: autocast is a thread's own."""
         with self.trainer.precision_plugin.train_step_context():
-            return self.sample(batch.examples, "train", self.rollouts, step=batch.step, answers=self.samples_answers)
+            drawn = self.sample(batch.examples, "train", self.rollouts, step=batch.step, answers=self.samples_answers)
+        if self.sampler_config.sleep:
+            assert self.sampler is not None, "it has just drawn"
+            self.sampler.sleep()  # the sync at the end of the step wakes it
+        return drawn
 
     def _backward(self, signal: Tensor, sample: GroupSample, coefficients: Coefficients, scale: float) -> Coefficients:
         """Add a group's gradient, in the unit of the step's scale; zero where it cannot matter in that unit.
