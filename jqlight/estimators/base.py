@@ -336,7 +336,7 @@ class Estimator(PolicyModule):
                 mixed=self.trainer.precision == "bf16-mixed",
                 device=self.device,
             )
-            self.print(plan.line(free_memory(self.device)))
+            self.print(plan.text(free_memory(self.device)))
         super().setup(stage)
 
     def on_fit_start(self) -> None:
