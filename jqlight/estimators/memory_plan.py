@@ -41,9 +41,7 @@ class MemoryPlan:
         engine = f"engine {self.engine / GIB:.2g}, its cache {self.cache / GIB:.2g}"
         group = f"a whole group {self.group / GIB:.2g} ({self.checkpointed / GIB:.2g} with checkpointing)"
         return (
-            f"memory in GiB: {shown}{total}\n"
-            f"  {engine}; to undo a step {self.undo / GIB:.2g} of host memory\n"
-            f"  {group}"
+            f"memory in GiB: {shown}{total}\n  {engine}; to undo a step {self.undo / GIB:.2g} of host memory\n  {group}"
         )
 
 
