@@ -146,6 +146,7 @@ class Estimator(PolicyModule):
             problem = self._gradient(batch, rollouts, ratios, record, scale=1 / prompts)
             if self._is_exact and not problem:
                 record.check_engine(self.global_step, self.device)
+            record.rate = self.one_optimizer.param_groups[0]["lr"]
             with record.timed("update"):
                 norm = self._optimizer_step(problem)
         with record.timed("sync"):

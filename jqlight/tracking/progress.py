@@ -117,7 +117,8 @@ class ProgressLine(TQDMProgressBar):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the last state of the line standing, with the time that training took."""
         took = f"{Tqdm.format_interval(time.monotonic() - self._began)} in all"
-        self._show(trainer, [*self._line(trainer, pl_module), took])
+        line = [part for part in self._line(trainer, pl_module) if not part.endswith(" left")]  # where it ends early
+        self._show(trainer, [*line, took])
         super().on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
