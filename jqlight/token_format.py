@@ -6,6 +6,7 @@ once, on the way in, and never decoded to be tokenised again.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ _BEGINNING = 32  # tokens of a rationale that nearly always tell whether it says
 _CONTEXT = 8  # tokens in front of a piece of text that decide how it is decoded
 # Stands in a text where encoding must cut it; Unicode reserves this code point for such use inside a program.
 _CUT = "\ufdd0"
+_NO_LETTERS = re.compile("[^a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TokenFormat:
         thinking: the strings.
         end_ids: token ids of the end-of-thinking string, as they are forced.
         eos_ids: token ids that end an output; the first one ends every scored answer.
+        notes: what the tokenizer or its chat template do that one should know, a line each.
 
     Args:
         tokenizer: the model's own tokenizer.
@@ -51,8 +54,8 @@ class TokenFormat:
         rows: embedding rows of the model, ids from which on it cannot take; None for no limit.
 
     Raises:
-        ConfigError: the tokenizer has no end-of-sequence token, ``thinking.end`` is empty, or (also while encoding) the
-            tokenizer writes a token for which the model has no embedding.
+        ConfigError: the tokenizer has no end-of-sequence token, ``thinking.end`` is empty, ``thinking.separator`` ends
+            an output, or (also while encoding) the tokenizer writes a token for which the model has no embedding.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class TokenFormat:
             )
         self.tokenizer = tokenizer
         self.thinking = thinking
+        self.notes: list[str] = []
         self._rows = rows
         # Many questions share their answers, and each is asked for three times.
         self._targets: dict[str, list[int]] = {}
@@ -82,6 +86,16 @@ class TokenFormat:
             )
         self.end_ids: tuple[int, ...] = tuple(end_ids)
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys([int(tokenizer.eos_token_id), *map(int, extra_eos)]))
+        if ends := set(self.encode_target("")[:-1]) & set(self.eos_ids):
+            raise ConfigError(
+                f"policy.thinking.separator: given {thinking.separator!r}, which is written with a token that ends an "
+                f"output (id {min(ends)}, eos_token_id in the model's configs): no answer could follow; give another"
+            )
+
+    def note(self, line: str) -> None:
+        """Keep a line of :attr:`notes`, once."""
+        if line not in self.notes:
+            self.notes.append(line)
 
     def as_text(self, text: str) -> str:
         """Text of data, to be encoded as letters throughout, also where it spells a control token such as ``</think>``.
@@ -159,16 +173,27 @@ class TokenFormat:
         return ids
 
     def read_back(self, answer: str) -> str | None:
-        """The answer as a model that writes its target gives it; None where the tokenizer lacks a part of it.
+        """The answer as a model that writes its target gives it; None where the tokenizer cannot write a part of it.
 
         It differs from ``answer`` where the tokenizer normalises (accents, full-width letters, case): that text, not
-        the file's, is what a sampled answer can be equal to.
+        the file's, is what a sampled answer can be equal to. Unwritable are letters that it lacks, whether it has a
+        token for unknown ones or leaves them out, and tokens at which sampling ends.
         """
         if answer not in self._read_back:
-            target_ids, unknown = self.encode_target(answer), self.tokenizer.unk_token_id
-            lacks = unknown is not None and unknown in target_ids[:-1]
-            self._read_back[answer] = None if lacks else self.decode_answer(target_ids) or answer
+            ids, unknown = self.encode_target(answer)[:-1], self.tokenizer.unk_token_id
+            text = self.decode_answer(ids)
+            lacks = unknown in ids or not set(ids).isdisjoint(self.eos_ids) or not text or not self.keeps(answer, text)
+            self._read_back[answer] = None if lacks else text
         return self._read_back[answer]
+
+    @staticmethod
+    def keeps(text: str, decoded: str) -> bool:
+        """Whether all letters and digits of ``text`` are in what its tokens give back, accents and case aside."""
+        return _letters(text) in _letters(decoded)
+
+    def spells_control(self, text: str) -> bool:
+        """Whether the text spells a control token, which :meth:`as_text` keeps from becoming one."""
+        return self.as_text(text) != text
 
     def decode_answer(self, ids: Sequence[int]) -> str:
         """Text of a sampled answer without separator, end of sequence and outer white space."""
@@ -192,6 +217,13 @@ class TokenFormat:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of any token ids with every special token visible, for people to read."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _letters(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text)
+    text = text.casefold()
+    return _NO_LETTERS.sub("", text) if text.isascii() else "".join(filter(str.isalnum, text))
 
 
 def _cut(found: re.Match[str]) -> str:

@@ -1,6 +1,7 @@
 """Benchmarks: questions with gold answers as LightningDataModules."""
 
-from jqlight.benchmarks.base import Benchmark, Example, Item
+from jqlight.benchmarks.base import Benchmark
+from jqlight.benchmarks.examples import Example, Item
 from jqlight.benchmarks.finqa import FinQA
 from jqlight.benchmarks.hotpotqa import HotpotQA
 from jqlight.benchmarks.khop import KHop

@@ -5,9 +5,7 @@ answer); subsets, tokens, dropped records and loaders are here.
 """
 
 import logging
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -15,56 +13,19 @@ import torch
 from lightning import LightningDataModule
 
 from jqlight.benchmarks import records
+from jqlight.benchmarks.examples import LONG_GOLDS, Example, Item, checked, remarks, remarks_on
 from jqlight.benchmarks.loaders import EvaluationLoader, TrainLoader
 from jqlight.benchmarks.prompts import cold_ids, warm_ids
 from jqlight.benchmarks.records import SPLITS, HubSource, Record, Split
 from jqlight.benchmarks.selection import SplitCounts, Unusable, describe, select
 from jqlight.errors import ConfigError, DataError, JQLightError
-from jqlight.metrics.official import official_em
-from jqlight.metrics.verifiers import Verifier, exact_match, on_answer, reads_aliases, substring_match
-from jqlight.metrics.voting import fold
+from jqlight.metrics.verifiers import Verifier, exact_match, on_answer, substring_match
+from jqlight.metrics.voting import fold, visible
 from jqlight.token_format import TokenFormat
 
 log = logging.getLogger("jqlight")
 
 _UNKNOWN = "gold with unknown tokens"
-_LONG_GOLDS = "golds longer than sampler.max_answer_tokens"
-
-
-@dataclass(frozen=True)
-class Item:
-    """A record as its benchmark reads it, before tokens."""
-
-    text: str
-    """The linearised input."""
-    answer: str
-    """y*, the one string whose probability is trained."""
-    references: tuple[str, ...] = ()
-    """Further golds that evaluation accepts."""
-    unusable: str = ""
-    """Why the record is to be dropped; empty for a usable one."""
-    rationale: str = ""
-    """How the answer is found, where the data say so; empty where they do not."""
-    problem: str = ""
-    """Where a setting is to blame for that, a sentence that names it, told when no record of the split is left."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One (x*, y*) in tokens."""
-
-    id: str
-    prompt: str
-    """The prompt as text, special tokens visible."""
-    prompt_ids: tuple[int, ...]
-    answer: str
-    """y*, as the tokenizer gives it back."""
-    target_ids: tuple[int, ...]
-    """Separator, answer and end of sequence."""
-    references: tuple[str, ...]
-    """Golds that evaluation accepts, ``answer`` first."""
-    rationale: str = ""
-    """The data's own rationale, as text without its end of thinking; empty where they have none."""
 
 
 class Benchmark(LightningDataModule):
@@ -151,7 +112,6 @@ class Benchmark(LightningDataModule):
         self._run_seed = 0
         self._max_answer_tokens: int | None = None
         self._trains_on_answers = True
-        self._aliased: set[str] = set()
 
     @staticmethod
     def normalise(answer: str) -> str:
@@ -242,7 +202,7 @@ class Benchmark(LightningDataModule):
             )
         if split == "train" and not self._trains_on_answers:
             return
-        long, limit = self._remarks(split)[_LONG_GOLDS], self._max_answer_tokens
+        long, limit = self._remarks(split)[LONG_GOLDS], self._max_answer_tokens
         if long == len(examples):
             shortest = min(len(example.target_ids) for example in examples)
             raise ConfigError(
@@ -296,22 +256,17 @@ class Benchmark(LightningDataModule):
         return {split: dict(counts.dropped) for split, counts in self.counts.items()}
 
     def summary(self) -> str:
-        """A table for people of the splits read so far: records, size asked for, examples used, dropped, remarks."""
-        return describe(self.counts, {split: self._remarks(split) for split in self.counts})
+        """A table for people of the splits read so far: records, size asked for, examples used, dropped, remarks.
+
+        Below it what the tokenizer and its chat template do that one should know.
+        """
+        notes = () if self._token_format is None else self._token_format.notes
+        return "\n".join([describe(self.counts, {split: self._remarks(split) for split in self.counts}), *notes])
 
     def _remarks(self, split: Split) -> dict[str, int]:
         """What is to be known of a split's examples, and of how many of them."""
-        examples = self._examples.get(split, [])
-        trained = {fold(example.prompt) for example in self._examples.get("train", []) if split != "train"}
-        limit = self._max_answer_tokens or math.inf
-        official = official_em in self.verifiers.values()
-        read = any(map(reads_aliases, self.verifiers.values()))
-        return {
-            "questions shared with train": sum(fold(example.prompt) in trained for example in examples),
-            _LONG_GOLDS: sum(len(example.target_ids) > limit for example in examples),
-            "golds normalise to nothing": sum(bool(official and official_em("", e.references)) for e in examples),
-            "with aliases that no verifier reads": sum(e.id in self._aliased and not read for e in examples),
-        }
+        trained = self._examples.get("train", []) if split != "train" else []
+        return remarks(self._examples.get(split, []), trained, self._max_answer_tokens, self.verifiers)
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of an input's rendering in this benchmark's scenario."""
@@ -357,44 +312,38 @@ class Benchmark(LightningDataModule):
             raise
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise DataError(f"{name} cannot read it ({type(error).__name__}: {error})") from error
-        if not isinstance(item, Item):
-            raise DataError(f"{name} must give an Item, given {item!r:.60}")
-        given = item.references or ()
-        references = tuple(given) if isinstance(given, list | tuple) else (given,)
-        for text in (item.text, item.answer, item.rationale, *references):
-            if not isinstance(text, str):
-                raise DataError(
-                    f"{name} must give strings for text, answer, rationale and references, given {text!r:.60}"
-                )
-        return replace(item, references=references)
+        return checked(item, name)
 
     def _example(self, record: Record, *, lossy: bool = False) -> Example | Unusable:
         """The example, or why there is none."""
         if not isinstance(record, Record):  # a class of one's own may read plain dictionaries
             record = Record(record, f"{type(self).__name__} record {record[self.id_field]}")
-        item = self._item(record)
-        answer = item.answer.strip()
+        item, form = self._item(record), self.token_format
+        answer = visible(item.answer)
         if item.unusable:
             return Unusable(item.unusable, item.problem)
         if not answer:
             return Unusable("empty gold")
+        if not visible(item.text):
+            return Unusable("empty question")
         prompt_ids = self.prompt_ids(item.text)
         if len(prompt_ids) > self.max_prompt_tokens:
             given = f"data.max_prompt_tokens: given {self.max_prompt_tokens}"
             return Unusable("prompt too long", f"{given}, but {record.where} has a prompt of {len(prompt_ids)} tokens")
-        written = self.token_format.read_back(answer)
+        written = form.read_back(answer)
         if written is None and not lossy:
             return Unusable(_UNKNOWN)
         written = written or answer
-        golds = [form for gold in (answer, *item.references) for form in (self.token_format.read_back(gold), gold)]
-        if set(item.references) - {answer}:
-            self._aliased.add(record[self.id_field])
+        golds = [gold for text in (answer, *item.references) for gold in (form.read_back(text), text)]
+        prompt = form.decode(prompt_ids)
         return Example(
             id=record[self.id_field],
-            prompt=self.token_format.decode(prompt_ids),
+            prompt=prompt,
             prompt_ids=tuple(prompt_ids),
             answer=written,
-            target_ids=tuple(self.token_format.encode_target(answer)),
+            target_ids=tuple(form.encode_target(answer)),
             references=tuple(dict.fromkeys(gold for gold in golds if gold is not None)),
             rationale=item.rationale,
+            question=fold(item.question or item.text),
+            remarks=remarks_on(item, written, prompt, form),
         )

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from jqlight.benchmarks.base import Example
+from jqlight.benchmarks.examples import Example
 from jqlight.metrics.base import QuestionMean
 from jqlight.metrics.sampled import MajorityAtK, MeanScore, PassAtK
 from jqlight.metrics.verifiers import Verifier, judge

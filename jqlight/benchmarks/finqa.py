@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from jqlight.benchmarks import prompts
-from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.base import Benchmark
+from jqlight.benchmarks.examples import Item
 from jqlight.benchmarks.records import Record, Split, read_file
 from jqlight.errors import DataError
 from jqlight.hub import cache_folder, fetch
 from jqlight.metrics.numbers import whole_number
 from jqlight.metrics.official import finqa_strict, fold_number
 from jqlight.metrics.verifiers import Verifier, numeric_match, on_answer, on_value, word_match
+from jqlight.metrics.voting import visible
 
 _ORIGINAL = "https://raw.githubusercontent.com/czyssrs/FinQA/main/dataset"
 
@@ -60,9 +62,16 @@ class FinQA(Benchmark):
                 raise
             given = f"given {qa['exe_ans']!r:.60}"
             raise DataError(f"{qa.where}: field 'exe_ans' must be a number, 'yes' or 'no', {given}") from error
-        text = prompts.question_over_report(
-            record.texts("pre_text"), _table(record), record.texts("post_text"), qa.text("question")
+        question, before, after, table = (
+            qa.text("question"),
+            *map(record.texts, ("pre_text", "post_text")),
+            _table(record),
         )
+        if not visible(question):
+            return Item("", "", unusable="empty question")
+        text = prompts.question_over_report(before, table, after, question)
+        if text == prompts.question_over_report([], [], [], question):
+            return Item("", "", unusable="page without text and table")
         return Item(text, canonical_answer(qa.text("answer"), executed), (plain_value(executed),))
 
 
@@ -77,7 +86,8 @@ def executed_value(given: object) -> float | str:
         return given.strip().lower()
     if isinstance(given, bool) or not isinstance(given, str | int | float):
         raise TypeError(f"{given!r}")
-    if not math.isfinite(value := float(given)):
+    # float() would read Python's own "1_000" too
+    if not math.isfinite(value := float(given)) or "_" in str(given):
         raise ValueError(f"{given!r}")
     return value
 

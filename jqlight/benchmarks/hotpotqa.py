@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jqlight.benchmarks import prompts, records
-from jqlight.benchmarks.base import Item
+from jqlight.benchmarks.examples import Item
 from jqlight.benchmarks.paragraphs import ParagraphBenchmark
 from jqlight.benchmarks.records import HubSource, Record, Split
 from jqlight.errors import DataError

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, Literal
 
-from jqlight.benchmarks.base import Item
+from jqlight.benchmarks.examples import Item
 from jqlight.benchmarks.generated import Generated
 from jqlight.benchmarks.records import Record, Split
 from jqlight.errors import ConfigError

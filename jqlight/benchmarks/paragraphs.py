@@ -4,11 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from jqlight.benchmarks import prompts
-from jqlight.benchmarks.base import Benchmark, Item
+from jqlight.benchmarks.base import Benchmark
+from jqlight.benchmarks.examples import Item
 from jqlight.benchmarks.records import Record
 from jqlight.errors import ConfigError
 from jqlight.metrics.official import fold_answer, official_em
 from jqlight.metrics.verifiers import Verifier, on_answer, word_match
+from jqlight.metrics.voting import visible
 
 
 class ParagraphBenchmark(Benchmark):
@@ -35,19 +37,25 @@ class ParagraphBenchmark(Benchmark):
         self.context = context
 
     def question(self, record: Record, paragraphs: Sequence[tuple[str, str]], missing: Collection[str]) -> Item:
-        """The item of a record's paragraphs, already chosen; unusable where it lacks supporting ones.
+        """The item of a record's paragraphs, already chosen; unusable where it lacks supporting ones or any text.
 
         Args:
             record: has question, answer and, where the data have them, ``answer_aliases``.
             paragraphs: title and text of each.
             missing: names of supporting paragraphs that are not in the record.
         """
+        missing = missing or {title for title, text in paragraphs if not visible(text)}
         if self.context == "gold" and (missing or not paragraphs):
             lacks = f"lacks the supporting paragraph {min(missing)!r}" if missing else "names no supporting paragraph"
             problem = f"data.context: given gold, but {record.where} {lacks}; allowed for such data is full"
             return Item("", "", unusable="gold paragraph missing", problem=problem)
-        text = prompts.question_over_paragraphs(paragraphs, record.text("question"))
-        return Item(text, record.text("answer"), tuple(record.aliases("answer_aliases")))
+        question = record.text("question")
+        if not visible(question):
+            return Item("", "", unusable="empty question")
+        if not any(visible(text) for _, text in paragraphs):
+            return Item("", "", unusable="paragraphs without text")
+        text = prompts.question_over_paragraphs(paragraphs, question)
+        return Item(text, record.text("answer"), tuple(record.aliases("answer_aliases")), question=question)
 
     @staticmethod
     def normalise(answer: str) -> str:

@@ -44,7 +44,10 @@ def warm_ids(task: str, text: str, token_format: TokenFormat) -> list[int]:
     message = token_format.as_text(f"{task.strip()}\n\n{text.strip()}")
     if not token_format.tokenizer.chat_template:
         return token_format.encode_prompt(message + "\n")
-    rendering = _opened_once(_rendered(message, token_format), message, token_format.thinking)
+    whole = _rendered(message, token_format)
+    rendering = _opened_once(whole, message, token_format.thinking)
+    if rendering != whole:
+        token_format.note("the chat template opens the thinking itself; policy.thinking.start stands there once")
     return token_format.encode_prompt(rendering, add_special_tokens=False)
 
 
@@ -57,6 +60,7 @@ def _rendered(message: str, token_format: TokenFormat) -> str:
         if "strftime_now" in str(tokenizer.chat_template):
             fixed = {"strftime_now": lambda _: "", **arguments}
             if text != tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **fixed):
+                token_format.note("the chat template writes today's date into every prompt")
                 _tell_of_date(str(tokenizer.chat_template))
     except Exception as error:  # a template is a program and raises what it likes
         raise ConfigError(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
@@ -32,6 +33,16 @@ FILES: Mapping[Split, tuple[str, ...]] = {
     "test": _names("test"),
 }
 """File names looked for in a folder, the first pattern that matches wins."""
+
+
+_OTHER_KINDS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself (`git lfs pull` fetches that)",
+    b"\x1f\x8b": "compressed by gzip",
+    b"pk\x03\x04": "a zip archive",
+    b"par1": "a Parquet file",
+    b"<": "a web page or XML",
+}
+"""First bytes, in lower case, to what a file with them is."""
 
 
 class Record(dict[str, Any]):
@@ -112,8 +123,10 @@ class Record(dict[str, Any]):
         """
         if isinstance(value, str):
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return f"{Decimal(repr(value)):f}"  # no exponent
         raise DataError(f"{self.where}: field '{key}' must be {kind}, given {_short(value)}")
 
     def _typed(self, key: str, kind: type[_T], name: str) -> _T:
@@ -238,19 +251,27 @@ def read_file(path: Path, id_field: str) -> Iterator[Record]:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         yield from parquet_rows(path)
         return
     with open_text(path) as stream:
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             yield from csv_rows(path, stream)
             return
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield f"{path} line {number}", parse_json(line, f"{path} line {number}")
             return
-        entries = parse_json(stream.read(), str(path))
+        text = stream.read()
+    try:
+        entries = parse_json(text, str(path))
+    except DataError as error:
+        if text.lstrip().startswith("{") and "Extra data" in str(error):
+            raise DataError(
+                f"{path}: holds more than one JSON value; name a file of an object per line .jsonl"
+            ) from error
+        raise
     if not isinstance(entries, list):
         raise DataError(f"{path}: must hold a JSON array of records, given {_short(entries)}")
     yield from ((f"{path} record number {number}", entry) for number, entry in enumerate(entries, 1))
@@ -265,7 +286,7 @@ def as_record(entry: Any, location: str, id_field: str, source: object) -> Recor
     if not isinstance(entry, Mapping):
         raise DataError(f"{location}: must be an object, given {_short(entry)}")
     identity = entry.get(id_field)
-    if not isinstance(identity, str | int) or identity == "":
+    if not isinstance(identity, str | int) or isinstance(identity, bool) or identity == "":
         raise DataError(f"{location}: field '{id_field}' must be a non-empty id, given {_short(identity)}")
     for key, value in entry.items():
         if not _is_text(value):
@@ -278,10 +299,16 @@ def open_text(path: Path) -> Iterator[TextIO]:
     """A data file as UTF-8 text, with or without a byte-order mark; line ends are as written.
 
     Raises:
-        DataError: a folder, a pipe or the like, or bytes that are no UTF-8, also while it is read.
+        DataError: a folder, a pipe or the like, a file of another kind, or bytes that are no UTF-8, also while it is
+            read.
     """
     if not path.is_file():
         raise DataError(f"{path}: is no plain file; give one of JSON, JSON Lines, Parquet or CSV")
+    with path.open("rb") as raw:
+        head = raw.read(32)
+    for beginning, kind in _OTHER_KINDS.items():
+        if head.lower().startswith(beginning):
+            raise DataError(f"{path}: is {kind}; give a JSON or JSON Lines file, or Parquet or CSV by that suffix")
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             yield stream
@@ -305,11 +332,20 @@ def parse_json(text: str, location: str) -> Any:
         DataError: it is none, or is nested too deep; the error names ``location``.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except RecursionError as error:
         raise DataError(f"{location}: nested too deep to be read") from error
     except ValueError as error:
         raise DataError(f"{location}: not JSON ({error})") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; of two values under one key nobody knows which is meant."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        raise ValueError(f"key '{twice}' stands twice in one object")
+    return made
 
 
 def _is_text(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""``jqlight compare``: the table, figures and report of an experiment's sweeps, from MLflow alone."""
+"""``jqlight compare``: the table, figures and report of sweeps or single runs, from MLflow alone."""
 
 import argparse
 import re
@@ -10,9 +10,11 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from jqlight.cli.arguments import CommandParser
-from jqlight.errors import JQLightError
+from jqlight.cli.ui import find_store
+from jqlight.errors import ConfigError, JQLightError
+from jqlight.files import read_json
 from jqlight.report.html import Report, read_report
-from jqlight.report.runs import find_parents, get_parent
+from jqlight.report.runs import find_parents, get_run
 from jqlight.report.tables import heading, plain, terminal_table
 from jqlight.tracking.mlflow import log, open_store, reason, redacted, store_errors, store_uri
 
@@ -30,17 +32,20 @@ def main(argv: list[str]) -> int:
         JQLightError: the store cannot be used.
     """
     options = _parser().parse_args(argv)
-    uri = store_uri(options.store)
+    sweeps, runs = _recorded_runs(options.folders)
+    uri = _common_store(options.folders, options.store) if options.folders else store_uri(options.store)
     client = open_store(uri, must_exist=True)
     try:
-        if options.parent:
-            parents = [get_parent(client, run_id) for run_id in options.parent]
-        else:
+        if options.experiment:
             parents = find_parents(client, options.experiment)
+        else:
+            named = {**sweeps, **dict.fromkeys(options.parent or (), "--parent")}
+            parents = [get_run(client, run_id, given) for run_id, given in named.items()]
         report = read_report(
             client,
             uri,
             parents=parents,
+            runs=[get_run(client, run_id, given) for run_id, given in runs.items()],
             experiment=options.experiment or "",
             metric=options.metric,
             baseline=options.baseline,
@@ -92,9 +97,47 @@ def log_report(client: MlflowClient, report: Report, run_id: str, folder: Path) 
         log.warning("The report could not be logged to MLflow (%s); it is in %s.", reason(error), folder)
 
 
+def _recorded_runs(folders: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]]:
+    """MLflow's ids of the sweeps' parent runs and of the single runs in ``folders``, each with its folder.
+
+    Raises:
+        ConfigError: a folder is neither a sweep's nor a run's, or was written without MLflow.
+    """
+    found: tuple[dict[str, str], dict[str, str]] = {}, {}
+    for folder in folders:
+        for kind, (file, key) in enumerate((("sweep.json", "parent_run_id"), ("run.json", "run_id"))):
+            record = read_json(folder / file)
+            if record is None:
+                continue
+            if not isinstance(record, dict) or not isinstance(record.get(key), str):
+                raise ConfigError(f"{folder / file} names no run of MLflow; give --experiment NAME, or another folder")
+            found[kind][record[key]] = str(folder)
+            break
+        else:
+            raise ConfigError(
+                f"{folder} is no folder of a sweep or a run (it has no sweep.json and no run.json); "
+                f"give one, such as runs/quickstart, or --experiment NAME"
+            )
+    return found
+
+
+def _common_store(folders: Sequence[Path], given: str | None) -> str:
+    """The one store that all ``folders`` were logged to.
+
+    Raises:
+        ConfigError: they were logged to several, or there is none.
+    """
+    stores = {find_store(folder, given): folder for folder in folders}
+    if len(stores) > 1:
+        told = ", ".join(f"{folder} in {redacted(store)}" for store, folder in stores.items())
+        raise ConfigError(f"one comparison reads one MLflow store, given {told}; bring them together by jqlight sync")
+    return next(iter(stores))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser("compare", "Table, figures and report over the runs of a sweep, read from MLflow alone.")
     which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("folders", nargs="*", type=Path, default=[], metavar="FOLDER", help="folders of sweeps or runs")
     which.add_argument("--experiment", help="MLflow experiment: its newest sweep of each name, else its single runs")
     which.add_argument("--parent", action="append", metavar="RUN_ID", help="parent run of a sweep; may be repeated")
     parser.add_argument(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jqlight.benchmarks.base import Example
+from jqlight.benchmarks.examples import Example
 from jqlight.benchmarks.records import open_text, parse_json
 from jqlight.errors import DataError
 

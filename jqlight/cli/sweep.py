@@ -183,12 +183,12 @@ def _compare(console: Console, parent: "ParentRun", folder: SweepFolder) -> None
     """Show how the points compare; what can go wrong here is not the sweep's failure."""
     from jqlight.cli.compare import log_report, present
     from jqlight.report.html import read_report
-    from jqlight.report.runs import get_parent
+    from jqlight.report.runs import get_run
     from jqlight.tracking.mlflow import open_store
 
     client = open_store(parent.store)
     try:
-        report = read_report(client, parent.store, parents=[get_parent(client, parent.run_id)])
+        report = read_report(client, parent.store, parents=[get_run(client, parent.run_id)])
     except ConfigError as error:
         _say(console, f"no comparison: {error}")
         return

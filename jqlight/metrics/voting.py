@@ -1,6 +1,7 @@
 """Majority votes over normalised answers, in expectation over ties and over which k of n samples vote."""
 
 import math
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,6 +13,10 @@ _EXACT_WORK = 1e8
 """Largest number of multiplications for the exact expectation of one question (a few seconds)."""
 _DRAWS = 4000
 """Subsets sampled where the exact expectation is too expensive: a standard error of at most 0.008 per question."""
+
+# Soft hyphens, marks of direction, spaces and joiners of no width, byte-order marks.
+_INVISIBLE = "\u00ad\u061c\u180e" + "".join(map(chr, (*range(0x200B, 0x2010), *range(0x202A, 0x202F)))) + "\ufeff"
+_INVISIBLE += "".join(map(chr, range(0x2060, 0x206A)))
 
 Scored = NDArray[np.float64]
 
@@ -26,8 +31,21 @@ class Vote(NamedTuple):
 
 
 def fold(answer: str) -> str:
-    """The answer stripped, case-folded, with runs of white space as one space: two answers that fold alike are one."""
+    """The answer stripped, case-folded, with runs of white space as one space: two answers that fold alike are one.
+
+    So are canonically equivalent ones (an accented letter as one character or as two); invisible characters go.
+    """
+    if not answer.isascii():
+        decomposed = unicodedata.normalize("NFD", answer.translate(dict.fromkeys(map(ord, _INVISIBLE))))
+        answer = unicodedata.normalize("NFC", decomposed.casefold())
     return " ".join(answer.casefold().split())
+
+
+def visible(text: str) -> str:
+    """The text without white space and invisible characters around it, such as a byte-order mark of a joined file."""
+    while (bare := text.strip().strip(_INVISIBLE)) != text:
+        text = bare
+    return text
 
 
 def majority_vote(

@@ -21,13 +21,16 @@ from jqlight.report.compare import Comparison, compare, metric_keys
 from jqlight.report.figures import Picture, pictures
 from jqlight.report.page import render
 from jqlight.report.published import compare_with_published, read_published
-from jqlight.report.runs import SWEEP_FILE, child_records, read_questions, single_records
+from jqlight.report.runs import SWEEP_FILE, child_records, read_questions, read_records, single_records
 from jqlight.report.sentences import LEGEND, pairing_note, sentence
 from jqlight.report.tables import heading, markdown, plain, run_table, summary_table, verdict_table
 from jqlight.report.verdicts import Verdict, check_judged, question_notes, verdicts
 from jqlight.tracking.journal import read_record
 from jqlight.tracking.mlflow import redacted, sqlite_path
 from jqlight.tracking.run_folder import is_live
+
+_NAMED = 3
+"""Sweeps and runs that a report's title names."""
 
 ARTIFACTS = "comparison"
 """Artifact folder of the parent run."""
@@ -159,16 +162,18 @@ def read_report(
     store: str,
     *,
     parents: Sequence[Run] = (),
+    runs: Sequence[Run] = (),
     experiment: str = "",
     metric: str | None = None,
     baseline: str | None = None,
 ) -> Report:
-    """The report on some sweeps, or without any on the single runs of ``experiment``.
+    """The report on some sweeps and single runs, or without any on the single runs of ``experiment``.
 
     Args:
         client: of the store.
         store: its URI, to be shown.
         parents: the sweeps' parent runs.
+        runs: single runs.
         experiment: name of the experiment; the report's title.
         metric: validation metric that verdicts are about; None for maj@k.
         baseline: method that the others are compared with; None for the one with the highest mean.
@@ -177,8 +182,11 @@ def read_report(
         ConfigError: there is nothing to compare, no run has the metric, or no row is the baseline.
     """
     keys = partial(metric_keys, judged=metric)
-    names = [run.info.run_name or run.info.run_id for run in parents]
-    records = child_records(client, parents, keys) if parents else single_records(client, experiment, keys)
+    names = [run.info.run_name or run.info.run_id for run in [*parents, *runs]]
+    if parents or runs:
+        records = [*child_records(client, parents, keys), *read_records(client, runs, keys)]
+    else:
+        records = single_records(client, experiment, keys)
     if not records:
         raise ConfigError(f"sweep {', '.join(names)}: no point has started yet")
     comparison = compare(records)
@@ -190,16 +198,20 @@ def read_report(
     found = verdicts(comparison, judged, questions, baseline)
     published = [read_published(_published_section(client, parent), SWEEP_FILE) for parent in parents]
     return Report(
-        title=experiment or ", ".join(names),
+        title=experiment or _title(names),
         store=store,
         comparison=comparison,
-        sweeps=[f"{name} ({run.info.run_id})" for name, run in zip(names, parents, strict=True)],
+        sweeps=[f"{name} ({run.info.run_id})" for name, run in zip(names, parents, strict=False)],
         source="; ".join(source for source, _ in published if source),
         published=compare_with_published(comparison, [entry for _, entries in published for entry in entries]),
         verdicts=found,
         remarks=question_notes(comparison, found, judged, questions),
         metric=judged,
     )
+
+
+def _title(names: Sequence[str]) -> str:
+    return ", ".join(names if len(names) <= _NAMED else [*names[:_NAMED], f"{len(names) - _NAMED} more"])
 
 
 def _published_section(client: MlflowClient, parent: Run) -> Mapping[str, Any] | None:

@@ -73,8 +73,8 @@ def find_parents(client: MlflowClient, experiment: str) -> list[Run]:
     return list(newest.values())
 
 
-def get_parent(client: MlflowClient, run_id: str) -> Run:
-    """The run with this id.
+def get_run(client: MlflowClient, run_id: str, given: str = "--parent") -> Run:
+    """The run with this id, which ``given``, an option or a folder, names.
 
     Raises:
         ConfigError: the store has no such run.
@@ -82,7 +82,7 @@ def get_parent(client: MlflowClient, run_id: str) -> Run:
     try:
         return client.get_run(run_id)
     except MlflowException as error:
-        raise ConfigError(f"--parent: given {run_id}, the store has no such run") from error
+        raise ConfigError(f"{given}: given {run_id}, the store has no such run") from error
 
 
 def child_records(client: MlflowClient, parents: Iterable[Run], keys: Keys) -> list[RunRecord]:
@@ -98,7 +98,7 @@ def child_records(client: MlflowClient, parents: Iterable[Run], keys: Keys) -> l
         query = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'"
         for run in sorted(_search(client, parent.info.experiment_id, query), key=lambda run: run.info.start_time):
             newest[parent.info.run_id, run.info.run_name or run.info.run_id] = run
-    return _records(client, list(newest.values()), keys)
+    return read_records(client, list(newest.values()), keys)
 
 
 def single_records(client: MlflowClient, experiment: str, keys: Keys) -> list[RunRecord]:
@@ -111,7 +111,7 @@ def single_records(client: MlflowClient, experiment: str, keys: Keys) -> list[Ru
     alone = [run for run in runs if not {PARENT_TAG, SWEEP_TAG} & set(run.data.tags)]
     if not alone:
         raise ConfigError(f"--experiment: {experiment} holds no runs; start some with jqlight sweep or jqlight fit")
-    return _records(client, alone, keys)
+    return read_records(client, alone, keys)
 
 
 def record(client: MlflowClient, run: Run, metrics: Iterable[str]) -> RunRecord:
@@ -162,7 +162,8 @@ def _questions(client: MlflowClient, run_id: str, step: int) -> pd.DataFrame | N
     return rows[~rows.index.duplicated()]
 
 
-def _records(client: MlflowClient, runs: list[Run], keys: Keys) -> list[RunRecord]:
+def read_records(client: MlflowClient, runs: Iterable[Run], keys: Keys) -> list[RunRecord]:
+    """What the store knows about each of these runs, in their order."""
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(lambda run: record(client, run, keys(run.data.metrics)), runs))
 

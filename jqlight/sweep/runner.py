@@ -15,13 +15,13 @@ from jqlight.sweep.file import Point, Sweep
 from jqlight.sweep.folder import PointFolder, State, SweepFolder, recorded_settings
 from jqlight.sweep.launchers import Command, Job, Launcher
 from jqlight.sweep.progress import Progress
+from jqlight.tracking.interrupts import SIGNALS
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 30.0
 """How long stopped points may take to write their last checkpoint before they are killed."""
 SILENT_SECONDS = 600.0
 """How long a point may be without a new step before that is told."""
-_STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 
 
 class Status(Enum):
@@ -237,7 +237,7 @@ class Runner:
             self._wake.set()
 
         # Under nohup the end of the terminal is ignored, and stays so.
-        numbers = [number for number in _STOP_SIGNALS if not _hangup_ignored(number)]
+        numbers = [number for number in SIGNALS if not _hangup_ignored(number)]
         before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield

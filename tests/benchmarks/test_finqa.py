@@ -133,7 +133,7 @@ def test_columns_of_numbers_and_texts_are_read_as_text(tmp_path, fixtures, token
                 {"qa": {"question": "?", "answer": "1", "exe_ans": given}},
                 ".*field 'exe_ans' must be a number, 'yes' or 'no'",
             )
-            for given in ("n/a", "NaN", "-inf", "", "maybe", True, [1], 10**400)
+            for given in ("n/a", "NaN", "-inf", "", "maybe", "1_000", "34.7%", True, [1], 10**400)
         ],
         ({"qa": {"question": "?", "answer": ["1"], "exe_ans": 1.0}}, ", field 'qa': field 'answer' must be a string"),
         ({"table": ["a", "b"]}, ": field 'table' must be a list of rows of strings"),
@@ -148,3 +148,13 @@ def test_a_malformed_record_names_file_id_and_field(tmp_path, fixtures, token_fo
     (tmp_path / "train.json").write_text(json.dumps(records))
     with pytest.raises(DataError, match=rf"train\.json: record ABC/2019/page_7\.pdf-1{message}"):
         FinQA(path=str(tmp_path)).bind(token_format).examples("train")
+
+
+def test_a_record_that_asks_nothing_or_of_nothing_is_dropped_and_counted(tmp_path, fixtures, token_format):
+    records = json.loads((fixtures / "finqa" / "train.json").read_text("utf-8"))
+    records[0]["qa"]["question"] = " \u200b"
+    records[1] |= {"pre_text": ["."], "post_text": [], "table": [["", ""]]}
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    benchmark = FinQA(path=str(tmp_path)).bind(token_format)
+    assert len(benchmark.examples("train")) == len(records) - 2
+    assert benchmark.dropped["train"] == {"empty question": 1, "page without text and table": 1}

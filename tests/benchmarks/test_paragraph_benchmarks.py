@@ -186,3 +186,48 @@ def test_a_malformed_musique_record_names_file_id_and_field(tmp_path, fixtures, 
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, records)))
     with pytest.raises(DataError, match=rf"train\.jsonl: record 2hop__3_4{message}"):
         MuSiQue(path=str(tmp_path)).bind(token_format).examples("train")
+
+
+def emptied(record):
+    """Take every paragraph's text from the record, or the paragraphs themselves."""
+    if "paragraphs" in record:
+        record["paragraphs"] = [{**p, "paragraph_text": " "} for p in record["paragraphs"]]
+    else:
+        record["context"] = []
+
+
+@pytest.mark.parametrize(("kind", "name"), [(HotpotQA, "hotpotqa"), (MuSiQue, "musique")])
+def test_a_record_that_asks_nothing_or_of_nothing_is_dropped_and_counted(tmp_path, fixtures, token_format, kind, name):
+    def lose(number, record):
+        if number < 2:
+            emptied(record) if number else record.update(question="\u200b ")
+
+    settings = trimmed(tmp_path, fixtures, name, lose)
+    benchmark = kind(**settings | {"context": "full"}).bind(token_format)
+    assert (
+        len(benchmark.examples("train"))
+        == len(kind(path=str(fixtures / name)).bind(token_format).examples("train")) - 2
+    )
+    assert benchmark.dropped["train"] == {"empty question": 1, "paragraphs without text": 1}
+    gold = kind(**settings).bind(token_format)
+    gold.examples("train")
+    assert sum(gold.dropped["train"].values()) == 2
+
+
+@pytest.mark.parametrize(("kind", "name"), [(HotpotQA, "hotpotqa"), (MuSiQue, "musique")])
+def test_a_question_is_shared_whatever_paragraphs_are_around_it(tmp_path, fixtures, token_format, kind, name):
+    def turned(number, record):
+        key = "paragraphs" if "paragraphs" in record else "context"
+        record[key] = record[key][::-1]
+        record["question"] = f" {record['question'].upper()}"
+        record["id" if key == "paragraphs" else "_id"] = f"other {number}"
+
+    settings = trimmed(tmp_path, fixtures, name, turned)
+    source = next(tmp_path.glob("train.json*"))
+    source.rename(source.with_stem("validation"))
+    (tmp_path / source.name).write_text(next((fixtures / name).glob("train.json*")).read_text("utf-8"))
+    (tmp_path / "test.json").write_text("[]")
+    benchmark = kind(**settings | {"context": "full"}).bind(token_format)
+    shared = len(benchmark.examples("train"))
+    assert shared == len(benchmark.examples("validation")) > 1
+    assert f"{shared} questions shared with train" in benchmark.summary()

@@ -149,9 +149,11 @@ def test_records_name_the_field(read, message):
 
 def test_records_give_typed_fields():
     record = Record(
-        {"a": "text", "b": ["x", 1, 2.5], "c": {"deep": "y"}, "d": [{"e": 42}], "n": None, "f": True}, "file"
+        {"a": "text", "b": ["x", 1, 2.5, 1e16, 1e-05], "c": {"deep": "y"}, "d": [{"e": 42}], "n": None, "f": True},
+        "file",
     )
-    assert (record.text("a"), record.texts("b"), record.inner("c").text("deep")) == ("text", ["x", "1", "2.5"], "y")
+    assert (record.text("a"), record.inner("c").text("deep")) == ("text", "y")
     assert [inner.text("e") for inner in record.objects("d")] == ["42"]  # a number in a column of texts
-    assert [record.aliases(key) for key in ("a", "b", "n", "missing")] == [["text"], ["x", "1", "2.5"], [], []]
+    assert record.texts("b") == ["x", "1", "2.5", "10000000000000000", "0.00001"]
+    assert [record.aliases(key) for key in ("a", "b", "n", "missing")] == [["text"], record.texts("b"), [], []]
     assert record.flag("f")

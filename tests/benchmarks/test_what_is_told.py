@@ -2,9 +2,11 @@
 
 import json
 import logging
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
+from tokenizers import normalizers
 
 from jqlight.benchmarks import Benchmark, HotpotQA, Item
 from jqlight.errors import ConfigError, DataError
@@ -20,7 +22,9 @@ class Own(Benchmark):
 def own(tmp_path, token_format):
     def make(train, validation=(), kind=Own, budget=None, trainer=None, **settings):
         for split, rows in {"train": train, "validation": validation}.items():
-            lines = [{"id": f"{split}{i}", "question": "?", "answer": "7", **row} for i, row in enumerate(rows)]
+            lines = [
+                {"id": f"{split}{i}", "question": f"{split} {i}?", "answer": "7", **row} for i, row in enumerate(rows)
+            ]
             (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
         benchmark = kind(path=str(tmp_path), prompts_per_step=1, **settings)
         benchmark.trainer = trainer
@@ -41,6 +45,66 @@ def test_questions_that_are_trained_on_and_held_out_are_counted(own):
     benchmark.setup("fit")
     assert remarks(benchmark) == "3 questions shared with train"
     assert remarks(benchmark, "train") == "none"
+
+
+def test_questions_that_come_again_under_another_id_are_counted(own):
+    benchmark = own([{"question": q} for q in ("a", "A ", "b")], [{"question": "x"}])
+    benchmark.setup("fit")
+    assert remarks(benchmark, "train") == "1 questions that come again"
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"question": "the </think> tag"}, "1 with control tokens, read as letters"),
+        ({"answer": "an <eos>"}, "1 with control tokens, read as letters"),
+        ({"question": "Beyonc\ufffd"}, "1 with lost letters (U+FFFD)"),
+        ({"answer": "1999.0"}, "1 whole numbers with .0 as gold"),
+        ({"answer": 1999.0}, "1 whole numbers with .0 as gold"),
+    ],
+)
+def test_texts_that_are_not_what_they_seem_are_counted(own, row, told):
+    benchmark = own([{}, row], [{}])
+    benchmark.setup("fit")
+    assert remarks(benchmark, "train") == told
+    assert remarks(benchmark) == "none"
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "answer", "written", "told"),
+    [
+        (normalizers.NFC(), unicodedata.normalize("NFD", "Beyoncé"), "Beyoncé", "1 golds that the tokenizer rewrites"),
+        (normalizers.Lowercase(), "Paris", "paris", "1 golds that the tokenizer rewrites"),
+        (normalizers.Replace("1", ""), "Q1", None, None),  # a letter is lost
+    ],
+)
+def test_golds_that_the_tokenizer_rewrites_are_counted_and_those_that_it_loses_dropped(
+    own, tokenizer, normalizer, answer, written, told
+):
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    benchmark = own([{"answer": answer}, {}], [{}])
+    benchmark.setup("fit")
+    if written is None:
+        assert benchmark.dropped["train"] == {"gold with unknown tokens": 1}
+        assert remarks(benchmark) == "none"
+    else:
+        assert sorted(example.answer for example in benchmark.examples("train")) == sorted(["7", written])
+        assert remarks(benchmark, "train") == told
+
+
+def test_prompts_that_the_tokenizer_loses_letters_of_are_counted(own, tokenizer):
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("é", "")
+    benchmark = own([{"question": "Beyoncé?"}, {}], [{}])
+    benchmark.setup("fit")
+    assert remarks(benchmark, "train") == "1 prompts with letters that the tokenizer lacks"
+
+
+def test_what_the_chat_template_does_to_the_thinking_stands_below_the_table(own, tokenizer):
+    tokenizer.chat_template = "{{ messages[0]['content'] }}\n<think>\n"
+    benchmark = own([{}], [{}], scenario="warm")
+    benchmark.setup("fit")
+    assert benchmark.summary().splitlines()[-1].startswith("the chat template opens the thinking itself")
+    assert benchmark.summary().count("opens the thinking") == 1
 
 
 def test_without_remarks_the_table_has_no_column_for_them(own):
@@ -65,6 +129,8 @@ def test_golds_longer_than_the_answer_budget_are_counted_and_warned_of(own, capl
     ("rows", "settings", "message"),
     [
         ([{"answer": " "}], {}, r"data: give other records.*1 records of the validation split.*1 empty gold"),
+        ([{"answer": "\u200b\ufeff"}], {}, r"1 records of the validation split.*1 empty gold"),
+        ([{"question": " \u200e"}], {}, r"1 records of the validation split.*1 empty question"),
         (
             [{"question": "1" * 99}],
             {"max_prompt_tokens": 40},
@@ -112,7 +178,14 @@ def test_golds_that_the_official_rule_empties_are_counted(tmp_path, fixtures, to
 
 
 @pytest.mark.parametrize(
-    ("aliases", "references"), [(None, ("7",)), ("seven", ("7", "seven")), (["a", "7"], ("7", "a")), ([], ("7",))]
+    ("aliases", "references"),
+    [
+        (None, ("7",)),
+        ("seven", ("7", "seven")),
+        (["a", "7"], ("7", "a")),
+        ([], ("7",)),
+        (["", " ", "\u200b", "a"], ("7", "a")),  # blank ones would accept a blank answer
+    ],
 )
 def test_aliases_may_be_null_or_one_string(own, aliases, references):
     (example,) = own([{"aliases": aliases}]).examples("train")

@@ -1,3 +1,4 @@
+import json
 import os
 import sqlite3
 import subprocess
@@ -51,6 +52,49 @@ def test_runs_without_a_sweep_are_compared_too(store, tmp_path, capsys, monkeypa
     assert Path("runs/comparisons/alone/report.html").exists()
 
 
+def folder_of(path: Path, store: Path, **record: str) -> str:
+    """A folder as a run (``run_id``) or a sweep (``parent_run_id``) leaves it, with its note of the store."""
+    path.mkdir(parents=True)
+    run = "run_id" in record
+    noted = {**record, "tracking_uri" if run else "store": f"sqlite:///{store}"}
+    (path / ("run.json" if run else "sweep.json")).write_text(json.dumps(noted))
+    return str(path)
+
+
+def test_folders_of_sweeps_and_runs_are_compared_with_each_other(store, tmp_path, capsys):
+    path, client = store
+    ids = {}
+    for name in ("sweeps", "alone"):
+        experiment = client.get_experiment_by_name(name).experiment_id
+        ids |= {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
+    parent, single = ids["b"], next(run for name, run in ids.items() if name.startswith("GRPO"))
+    sweep = folder_of(tmp_path / "runs" / "b", path, parent_run_id=parent)
+    run = folder_of(tmp_path / "runs" / "grpo", path, run_id=single)
+    assert main([sweep, run, "--out", str(tmp_path / "out")]) == 0
+    output = capsys.readouterr().out
+    assert "PAFT q=0.25" in output
+    assert "GRPO" in output
+    assert "GARL" not in output
+
+
+def test_folders_without_a_run_of_mlflow_or_of_two_stores_are_refused(store, tmp_path):
+    bare, other = tmp_path / "bare", tmp_path / "other.db"
+    bare.mkdir()
+    with pytest.raises(ConfigError, match=rf"^{bare} is no folder of a sweep or a run"):
+        main([str(bare)])
+    with pytest.raises(ConfigError, match=r"sweep\.json names no run of MLflow"):
+        main([folder_of(tmp_path / "unnamed", store[0])])
+    sqlite3.connect(other).close()
+    folders = [
+        folder_of(tmp_path / "x" / "r", store[0], run_id="1"),
+        folder_of(tmp_path / "y" / "r", other, run_id="2"),
+    ]
+    with pytest.raises(ConfigError, match=r"one comparison reads one MLflow store, given .*other\.db"):
+        main(folders)
+    with pytest.raises(ConfigError, match=rf"^{folders[0]}: given 1, the store has no such run"):
+        main(folders[:1])
+
+
 def test_store_comes_from_the_environment(store, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store[0]}")
     assert main(["--experiment", "alone", "--out", str(tmp_path)]) == 0
@@ -60,7 +104,7 @@ def test_store_comes_from_the_environment(store, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of the arguments --experiment --parent is required"),
+        ([], "one of the arguments FOLDER --experiment --parent is required"),
         (["--experiment", "x", "--parent", "y"], "not allowed with"),
         (["--experiment", "x"], "--experiment: given x, the store has "),
         (["--parent", "0" * 32], "--parent: given 0000"),

@@ -9,7 +9,7 @@ from jqlight.errors import ConfigError
 from jqlight.escape import escape_step
 from jqlight.report.compare import compare, mean_curve, metric_keys
 from jqlight.report.published import compare_with_published, read_published
-from jqlight.report.runs import child_records, find_parents, get_parent, single_records
+from jqlight.report.runs import child_records, find_parents, get_run, single_records
 from jqlight.report.tables import markdown, summary_table
 from jqlight.tracking.mlflow import open_store
 
@@ -37,7 +37,7 @@ def client(tmp_path_factory):
 @pytest.fixture(scope="module")
 def comparison(client):
     parent = log_sweep(client, RUNS)
-    return compare(child_records(client, [get_parent(client, parent)], metric_keys))
+    return compare(child_records(client, [get_run(client, parent)], metric_keys))
 
 
 def runs_of(comparison, method):
@@ -97,7 +97,7 @@ def test_summary_says_how_many_escaped(comparison):
 
 def test_nobody_escaping_is_shown(client):
     parent = log_sweep(client, [Fake("GRPO", middle=None)], name="stuck")
-    table = summary_table(compare(child_records(client, [get_parent(client, parent)], metric_keys)))
+    table = summary_table(compare(child_records(client, [get_run(client, parent)], metric_keys)))
     assert table["escape step"].tolist() == ["> 60 (0 of 1)"]
 
 
@@ -110,7 +110,7 @@ def test_mean_curve_is_over_the_runs_that_logged_a_step(comparison):
 def test_settings_that_differ_at_the_same_seed_make_rows_of_their_own(client):
     noisy = Fake("GARL", "1", 0, params=(("data.label_noise", "0.3"), ("optimizer.lr", "0.1")))
     clean = Fake("GARL", "1", 0, params=(("data.label_noise", "0"), ("optimizer.lr", "0.1")))
-    parents = [get_parent(client, log_sweep(client, [run], name=name)) for run, name in ((noisy, "n"), (clean, "c"))]
+    parents = [get_run(client, log_sweep(client, [run], name=name)) for run, name in ((noisy, "n"), (clean, "c"))]
     found = compare(child_records(client, parents, metric_keys))
     assert list(found.panels()) == [
         "TwoHop, cold, label_noise 0",
@@ -126,14 +126,14 @@ def test_runs_logged_before_there_was_a_commitment_parameter_share_a_row_with_ne
     new = Fake("GARL", "splice(0.05)", 0, params=(("commitment", "splice"), ("commitment.tau", "0.05")))
     runs = [old, replace(new, seed=1), new]
     parents = [log_sweep(client, [run], name=f"s{number}") for number, run in enumerate(runs)]
-    records = child_records(client, [get_parent(client, parent) for parent in parents], metric_keys)
+    records = child_records(client, [get_run(client, parent) for parent in parents], metric_keys)
     ((setting, found),) = compare(records).settings().items()
     assert (setting.method, len(found)) == ("GARL splice(0.05)", 3)
 
 
 def test_seed_alone_makes_no_new_row(client):
     runs = [Fake("GARL", "1", seed, params=(("data.seed", str(seed)),)) for seed in (0, 1)]
-    parent = get_parent(client, log_sweep(client, runs, name="seeds"))
+    parent = get_run(client, log_sweep(client, runs, name="seeds"))
     assert len(compare(child_records(client, [parent], metric_keys)).settings()) == 1
 
 
@@ -150,7 +150,7 @@ def test_of_a_point_that_was_run_again_the_newest_run_counts(client):
     experiment = client.get_experiment_by_name("e").experiment_id
     parent = log_sweep(client, [Fake("GARL", "1", 0, best=0.1)], name="again")
     log_run(client, experiment, Fake("GARL", "1", 0, best=0.9), parent)
-    assert compare(child_records(client, [get_parent(client, parent)], metric_keys)).runs["maj"].tolist() == [0.9]
+    assert compare(child_records(client, [get_run(client, parent)], metric_keys)).runs["maj"].tolist() == [0.9]
 
 
 def test_experiment_means_the_newest_sweep_of_each_name(client):
@@ -167,7 +167,7 @@ def test_what_is_not_there_is_named(client, tmp_path):
     with pytest.raises(ConfigError, match="empty holds no runs"):
         single_records(client, "empty", metric_keys)
     with pytest.raises(ConfigError, match="--parent: given 0123"):
-        get_parent(client, "0123")
+        get_run(client, "0123")
     with pytest.raises(ConfigError, match="no MLflow store at"):
         open_store(f"sqlite:///{tmp_path}/none.db", must_exist=True)
 
@@ -194,9 +194,9 @@ def test_published_numbers_are_compared_with_ours_in_percent(comparison):
 
 def test_test_split_goes_before_validation(client):
     parent = log_sweep(client, [Fake("GARL", "0.75")], name="tested")
-    (child,) = child_records(client, [get_parent(client, parent)], metric_keys)
+    (child,) = child_records(client, [get_run(client, parent)], metric_keys)
     client.log_metric(child.run_id, "test/maj_at_16", 0.42, step=60)
-    found = compare(child_records(client, [get_parent(client, parent)], metric_keys))
+    found = compare(child_records(client, [get_run(client, parent)], metric_keys))
     table = compare_with_published(found, read_published(SECTION, "f.yaml")[1])
     assert table["our split"].tolist() == ["validation", "test", ""]
     assert table["ours"].tolist()[1] == "42.0"

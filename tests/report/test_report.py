@@ -10,11 +10,11 @@ from jqlight.cli.compare import main
 from jqlight.errors import ConfigError
 from jqlight.report import figures
 from jqlight.report.html import read_report
-from jqlight.report.runs import get_parent
+from jqlight.report.runs import get_run
 
 
 def read(client, parent):
-    return read_report(client, "here", parents=[get_parent(client, parent)])
+    return read_report(client, "here", parents=[get_run(client, parent)])
 
 
 SWEEP_FILE = """
@@ -37,7 +37,7 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(store):
     folder, client, parent = store
-    return read_report(client, f"sqlite:///{folder}/mlflow.db", parents=[get_parent(client, parent)])
+    return read_report(client, f"sqlite:///{folder}/mlflow.db", parents=[get_run(client, parent)])
 
 
 def test_report_is_one_page_that_needs_no_network(report):
@@ -202,7 +202,7 @@ def test_names_that_hold_markup_are_shown_as_they_are(store, tmp_path, monkeypat
 
 def test_the_stores_password_is_not_in_the_report(store, tmp_path):
     client, parent = store[1:]
-    shown = read_report(client, "http://user:s3cret@host", parents=[get_parent(client, parent)])
+    shown = read_report(client, "http://user:s3cret@host", parents=[get_run(client, parent)])
     shown.write(tmp_path)
     assert "http://user:***@host" in (tmp_path / "report.html").read_text()
     assert not any(b"s3cret" in path.read_bytes() for path in tmp_path.iterdir())

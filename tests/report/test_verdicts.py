@@ -10,7 +10,7 @@ from synthetic_runs import STEPS, VALIDATIONS, Fake, log_sweep
 from jqlight.errors import ConfigError
 from jqlight.report.compare import compare
 from jqlight.report.html import read_report
-from jqlight.report.runs import RunRecord, get_parent
+from jqlight.report.runs import RunRecord, get_run
 from jqlight.report.sentences import sentence
 from jqlight.report.tables import summary_table, verdict_table
 from jqlight.report.verdicts import check_judged, question_notes, verdicts
@@ -92,7 +92,7 @@ def test_a_report_reads_results_by_question_from_the_store(tmp_path):
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     runs = [run for run in FIVE if run.seed < 2]
     parent = log_sweep(client, runs, artifacts=(tmp_path / "artifacts").as_uri())
-    found = read_report(client, "here", parents=[get_parent(client, parent)])
+    found = read_report(client, "here", parents=[get_run(client, parent)])
     assert [len(verdict.sample.table.columns) for verdict in found.verdicts] == [40, 40, 40]
     assert found.sentences() == Verdicts(runs).sentences
     page = found.html()
