@@ -2,7 +2,8 @@
 
 It writes what the runner looks at (metrics.jsonl, checkpoints/last.ckpt) and obeys a few settings of its own:
 ``--fake.steps N``, ``--fake.seconds S`` per step, ``--fake.fail_at STEP`` (once: a resumed run goes on),
-``--fake.crash``, ``--fake.leave`` (once: ends with 0 halfway), ``--fake.fail_test`` (the first ``test`` fails), ``--fake.polite`` (ends with 0 when asked to stop).
+``--fake.leave`` (once: ends with 0 halfway), ``--fake.crash``,
+``--fake.fail_test`` (the first ``test`` fails), ``--fake.polite`` (ends with 0 when asked to stop).
 """
 
 import json
