@@ -2,10 +2,13 @@
 
     python -m perf.undo        # 1 minute, 4 GiB
 
-The bundled model and SmolLM2's shape with random weights, float32; a step with and one without it run in turn.
+The bundled model and SmolLM2's shape with random weights, float32; a step with and one without it run in turn. Seconds are
+the processor's, which others' work on the machine stretches less than those of a clock.
 """
 
 import argparse
+import statistics
+import time
 from pathlib import Path
 
 import torch
@@ -13,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 import jqlight
 from jqlight.estimators.all_or_nothing import AllOrNothing
-from perf.common import alternate, median, record
+from perf.common import record
 
 SMOLLM2 = LlamaConfig(
     vocab_size=49152,
@@ -39,17 +42,22 @@ def measure(name: str, model: PreTrainedModel, repetitions: int, threads: int) -
         assert kept.spoilt() is None
         kept.done()
 
-    timings = alternate({"step": optimizer.step, "undoable": undoable}, repetitions)
-    seconds = {kind: median(each) for kind, each in timings.items()}
+    seconds: dict[str, list[float]] = {"step": [], "undoable": []}
+    for _ in range(1 + repetitions):
+        for kind, run in (("step", optimizer.step), ("undoable", undoable)):
+            begin = time.process_time()
+            run()
+            seconds[kind].append(time.process_time() - begin)
+    step, whole = (statistics.median(each[1:]) for each in seconds.values())  # the first ones take memory
     parameters = sum(p.numel() for p in model.parameters())
     record(
         "undo",
         model=name,
         parameters=parameters,
-        seconds=seconds,
-        added=seconds["undoable"] - seconds["step"],
+        step=step,
+        added=whole - step,
         mib=parameters * 12 / 2**20,
-        all={kind: [one.seconds for one in each] for kind, each in timings.items()},
+        all=seconds,
         threads=threads,
     )
 
