@@ -2,8 +2,8 @@
 
     python -m perf.undo        # 1 minute, 4 GiB
 
-The bundled model and SmolLM2's shape with random weights, float32; a step with and one without it run in turn. Seconds are
-the processor's, which others' work on the machine stretches less than those of a clock.
+The bundled model and SmolLM2's shape with random weights, float32; a step with and one without it run in turn. Seconds
+are the processor's, which others' work on the machine stretches less than those of a clock.
 """
 
 import argparse
