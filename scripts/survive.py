@@ -32,7 +32,7 @@ MARK = "<!-- made by scripts/survive.py -->"
 SMALL = {
     "model.rollouts": 4, "model.samples": 2, "model.sampler.engine": "transformers", "data.train_size": 12,
     "model.sampler.max_thinking_tokens": 16, "data.validation_size": 4, "data.prompts_per_step": 2,
-    "trainer.max_steps": 9, "trainer.val_check_interval": 4, "checkpoint.every_n_steps": 3,
+    "trainer.max_steps": 9, "trainer.val_check_interval": 4, "checkpoint.every_minutes": 0.01,
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "GARL": {},

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PretrainedConfig
 
-from jqlight.machine import GIB
+from jqlight.machine import GIB, free_memory
 from jqlight.model_folder import read_config
 from jqlight.policy import Policy
 from jqlight.policy.adapters import adapter_numbers
 from jqlight.policy.memory import AUTOCAST_BYTES, state_bytes, token_numbers
 from jqlight.sampling import SamplerConfig
 from jqlight.sampling.memory import cache_token_bytes, kv_cache_bytes
+
+if TYPE_CHECKING:
+    from jqlight.estimators.base import Estimator
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,16 @@ class MemoryPlan:
     cache: float
     """The engine's key-value cache."""
 
-    def line(self, free: int | None = None) -> str:
-        """One line, in GiB; ``free`` is what the device has."""
+    def text(self, free: int | None = None) -> str:
+        """Three lines of at most 80 columns, in GiB; ``free`` is what the device has."""
         held = [("weights", self.weights), ("gradients", self.gradients), ("optimizer", self.optimizer)]
-        parts = [*held, ("engine", self.engine), ("its cache", self.cache)]
-        shown = ", ".join(f"{name} {size / GIB:.2g}" for name, size in parts)
-        group = f"a whole group {self.group / GIB:.2g} ({self.checkpointed / GIB:.2g} with checkpointing)"
+        shown = ", ".join(f"{name} {size / GIB:.2g}" for name, size in held)
         total = "" if free is None else f"; free {free / GIB:.3g}"
-        return f"memory in GiB: {shown}; {group}; to undo a step {self.undo / GIB:.2g} of host memory{total}"
+        engine = f"engine {self.engine / GIB:.2g}, its cache {self.cache / GIB:.2g}"
+        group = f"a whole group {self.group / GIB:.2g} ({self.checkpointed / GIB:.2g} with checkpointing)"
+        return (
+            f"memory in GiB: {shown}{total}\n  {engine}; to undo a step {self.undo / GIB:.2g} of host memory\n  {group}"
+        )
 
 
 def plan_memory(
@@ -122,3 +128,18 @@ def plan_of(
         cache=cache,
         mixed=mixed,
     )
+
+
+def memory_line(module: "Estimator", numbers: int) -> str:
+    """What ``module``, whose model has so many parameters, says of its run before any of it is loaded."""
+    plan = plan_of(
+        module.policy,
+        module.sampler_config,
+        module.optimizer,
+        numbers=numbers,
+        prompt=module.benchmark.max_prompt_tokens,
+        rollouts=module.rollouts,
+        mixed=module.trainer.precision == "bf16-mixed",
+        device=module.device,
+    )
+    return plan.text(free_memory(module.device))

@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Sequence
 
-from jqlight.metrics.numbers import numbers_in, whole_number
+from jqlight.metrics.numbers import numbers_in, plain, whole_number
 from jqlight.metrics.verifiers import MAX_CHARACTERS, overlap_f1
 from jqlight.metrics.voting import fold
 
@@ -80,7 +80,7 @@ def fold_number(answer: str) -> str:
     """
     found = numbers_in(answer) if len(answer) <= MAX_CHARACTERS else []
     if not found:
-        return fold(answer).strip(".,;:!?\"'") or fold(answer)
+        return fold(plain(answer)).strip(".,;:!?\"'") or fold(answer)
     value = round(found[-1].literal / found[-1].scale, 5)
     return f"{value + 0.0:.5f}"
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from jqlight.metrics.numbers import Number, numbers_in, whole_number
+from jqlight.metrics.numbers import Number, numbers_in, plain, whole_number
 from jqlight.metrics.voting import fold
 
 Verifier = Callable[[str, Sequence[str]], float]
@@ -47,7 +47,8 @@ def word_match(prediction: str, references: Sequence[str]) -> float:
     if len(prediction) > MAX_CHARACTERS:
         return 0.0
     text = fold(prediction)
-    return float(any(_has_words(text, fold(reference)) for reference in references if reference.strip()))
+    golds = [fold(reference) for reference in references if reference.strip()]
+    return float(any(_closed(prediction) == gold if gold in _CLOSED else _has_words(text, gold) for gold in golds))
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
@@ -113,20 +114,24 @@ def on_value(verifier: Verifier) -> Verifier:
     return _Restricted(verifier, last=True)
 
 
+_CLOSED = ("yes", "no")
 # The first clause is the word ("No. 5" is a number), or the last one is, or what "the answer is".
-_FIRST_CLAUSE = re.compile(r"[\s\"'“‘*(\[]{0,4}(yes|no)(?=[\s\"'”’*)\]]{0,4}(?:$|[,;:!?—–]|-\s|\.(?!\s?\d)))")
-_LAST_CLAUSE = re.compile(r"(?:[,.;:!?]|\banswer(?: is)?)\s?(?:so,? )?[\"'“‘*(]{0,4}(yes|no)[\"'”’*).!]{0,4}$")
+_BEHIND = r"(?:it|they|he|she|because|since)\b"
+_FIRST_CLAUSE = re.compile(
+    rf"[\s\"'“‘_(\[#>-]{{0,6}}(yes|no)(?=[\s\"'”’_)\]]{{0,4}}(?:$|[,;:!?—–]|-\s|\.(?!\s?\d))|\s(?:{_BEHIND}|\())"
+)
+_LAST_CLAUSE = re.compile(r"(?:[,.;:!?]|\banswer(?: is|\s?=)?)\s?(?:so,? )?[\"'“‘_(]{0,4}(yes|no)[\"'”’_).!]{0,4}$")
+_STATED = re.compile(rf"\banswer is\s?[\"'“‘_(]{{0,4}}(yes|no)(?=[\"'”’_)]{{0,4}}(?:[,;:!?.](?!\s?\d)|\s{_BEHIND}))")
 
 
-def _closed(text: str) -> str | None:
-    """The "yes" or "no" that the folded text answers with; None where it does not, as in "no idea"."""
-    match = _FIRST_CLAUSE.match(text) or _LAST_CLAUSE.search(text)
+def _closed(answer: str) -> str | None:
+    """The "yes" or "no" that an answer gives, LaTeX and markup aside; None where it gives none, as in "no idea"."""
+    text = plain("; ".join(line for line in answer.splitlines() if line.strip())).strip()
+    match = _FIRST_CLAUSE.match(text) or _LAST_CLAUSE.search(text) or _STATED.search(text)
     return match[1] if match else None
 
 
 def _has_words(text: str, reference: str) -> bool:
-    if reference in ("yes", "no"):
-        return _closed(text) == reference
     start = text.find(reference)
     while start >= 0:
         if _ends_word(text, start, start + len(reference), reference):
@@ -148,7 +153,7 @@ def _states_value(prediction: str, reference: str) -> bool:
     gold = whole_number(reference)
     if gold is None:
         text, wanted = fold(prediction), fold(reference)
-        return bool(text) and (text.strip(".,;:!?\"'*") == wanted or _closed(text) == wanted)
+        return bool(text) and (text.strip(".,;:!?\"'*") == wanted or _closed(prediction) == wanted)
     found = numbers_in(prediction)
     return bool(found) and _agrees(found[-1], gold)
 

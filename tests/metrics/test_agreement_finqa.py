@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jqlight.benchmarks.finqa import canonical_answer, plain_value
 from jqlight.metrics.official import finqa_strict
 from jqlight.metrics.verifiers import numeric_match
 
@@ -82,6 +83,32 @@ def test_the_annotators_plain_answers():
             compared += 1
             assert numeric_match(answer, [repr(executed)]) == tolerant(answer, Decimal(repr(executed))), answer
     assert compared >= (200 if "JQLIGHT_TEST_DATA" in os.environ else 3)
+
+
+def test_golds_in_sentences_and_other_records_golds():
+    """Every y* as a model may give it, judged by its own value and by those of other records."""
+    executed, answers = executed_values()
+    golds = [canonical_answer(*pair) for pair in zip(answers, executed, strict=True)]
+    references = [plain_value(value) for value in executed]
+    right = wrong = 0
+    for i, gold in enumerate(golds):
+        forms = (
+            gold,
+            f"{gold}.",
+            f"The answer is {gold}.",
+            f"the {gold}" if official_value(gold) is not None else gold,
+        )
+        for j in (i, *((i + 7 * n + 1) % len(golds) for n in range(12))):
+            if official_value(gold) is None or official_value(references[j]) is None:
+                expected = gold == references[j]
+            else:
+                expected = tolerant(gold, Decimal(references[j]))
+            for form in forms:
+                assert numeric_match(form, [references[j]]) == expected, (form, references[j])
+            for other in ("no idea", "not known", ""):
+                assert not numeric_match(other, [references[j]])
+            right, wrong = right + expected, wrong + (not expected)
+    assert right >= len(golds) and wrong > right
 
 
 @pytest.mark.parametrize("gold", ["-0.5", "0.34719", "0.0", "22441.0", "1e-05", "3.0", "-1034.2", "36003776400000.0"])

@@ -27,6 +27,16 @@ from jqlight.metrics.numbers import numbers_in, whole_number
         ("1.5e3", 1500, -2, False, 1),
         ("7.", 7, 0, False, 1),
         ("  7  ", 7, 0, False, 1),
+        ("0,347", 0.347, 3, False, 1),
+        ("1.200.000", 1200000, 0, False, 1),
+        ("1.200,5 %", 1200.5, 1, True, 1),
+        ("12,34,567", 1234567, 0, False, 1),
+        ("-12 345 678", -12345678, 0, False, 1),
+        ("1 200 million", 1200, 0, False, 1e6),
+        ("150 basis points", 150, 0, False, 1e-4),
+        ("10^6", 1e6, -6, False, 1),
+        ("2 million ( 2,000,000 )", 2, 0, False, 1e6),
+        ("-0.347 (-34.7%)", -0.347, 3, False, 1),
     ],
 )
 def test_one_number(text, value, decimals, percent, scale):
@@ -36,7 +46,29 @@ def test_one_number(text, value, decimals, percent, scale):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "seven", "7 apples", "x7", "7 8", "10-12", "1.2.3", "--", "$", "%", "(", "1" * 400]
+    "text",
+    [
+        "",
+        "seven",
+        "7 apples",
+        "x7",
+        "7 8",
+        "10-12",
+        "1.2.3",
+        "--",
+        "$",
+        "%",
+        "(",
+        "1" * 400,
+        "3/4",
+        "3 1/2",
+        "1½",
+        "3⁄4",
+        "5/12/2018",
+        "2^10",
+        "1,2",
+        "12,34,56",
+    ],
 )
 def test_not_one_number(text):
     assert whole_number(text) is None
@@ -52,6 +84,9 @@ def test_not_one_number(text):
         ("4 ( 4 )", [4, -4]),  # no minus and no percent sign before: two numbers
         ("1,2,3", [1, 2, 3]),
         ("12,34", [12, 34]),
+        ("1/2 of 5", [5]),
+        ("35 (36%)", [35, -36]),  # not the same value
+        ("1,234² of 7", [1234, 7]),
         ("company 2019s 3rd", [2019, 3]),
         ("9" * 400 + "9e999", []),
     ],

@@ -100,6 +100,15 @@ def test_substring_is_the_papers_rule_and_word_match_its_strict_twin(prediction,
             for text in ("−34.7", "–34.7", "minus 34.7", "(34.7)", "\\(-34.7\\)", "-$34.7", "-34.7 USD")
         ],
         ("\\frac{347}{1000}", "1000", 0),
+        ("347/1000", "1000", 0),
+        ("1/2", "2", 0),
+        ("1 200", "200", 0),
+        ("1.200,00", "0", 0),
+        ("0,347", "347", 0),
+        ("34,7 %", "7", 0),
+        ("150 bps", "0.015", 1),
+        ("150 bps", "150", 1),
+        ("34.7% (0.34719)", "0.34719", 1),
         ("0.347 = \\frac{347}{1000}", "0.347", 1),
         ("the answer is \\boxed{34.7\\%}.", "0.34719", 1),
         ("\\$1{,}200", "1200", 1),
@@ -131,6 +140,31 @@ def test_numeric_match(prediction, reference, expected):
             for text in ("no", "No.", '"No"', "**no**", "(no)", "No, it is not", "no — it fell", "no. it fell")
         ],
         *[(text, "no") for text in ("the answer is no.", "Final answer: No", "They differ, so no.", "It fell. No!")],
+        *[
+            (text, "no")
+            for text in (
+                "No it is not",
+                "No\nThey differ.",
+                "**No**\n\nThey differ.",
+                "- no",
+                "Answer:\nno",
+                "answer=no",
+            )
+        ],
+        *[
+            (text, "yes")
+            for text in (
+                "\\boxed{Yes}",
+                "$\\text{yes}$",
+                "<answer>yes</answer>",
+                "`yes`",
+                "_Yes_",
+                "yes。",
+                "Yes (both)",
+            )
+        ],
+        *[(text, "yes") for text in ("Yes they did", "yes because both did", "The answer is yes, since both did")],
+        *[(text, "") for text in ("no idea\nat all", "the answer is no longer known", "Not it", "no information")],
         *[(text, "yes") for text in ("YES", "yes; both", "Yes, no doubt", "so the answer is **yes**")],
         *[(text, "") for text in ("no idea", "no one", "no-one", "No. 5", "yes or no", "yes/no", "yes and no", "")],
         *[
