@@ -116,7 +116,8 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
 
     Raises:
         ConfigError: a file is missing, cut off or a Git LFS pointer; the checkpoint lacks a weight (tied ones aside),
-            has one of another shape than the config says, one that is not finite, or layers beyond the config's.
+            has one of another shape than the config says, one that is not finite, or layers beyond the
+            config's; the weights are quantised.
     """
     model, _ = _loaded(path, **options)
     for name, weight in model.named_parameters():
@@ -127,6 +128,7 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
 
 def _loaded(path: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
     """The model, and the names in the checkpoint that it has no use for."""
+    _refuse_quantised(path)
     with _reading(path, _WEIGHTS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -204,22 +206,19 @@ def _check_types(path: str, used: Collection[str]) -> None:
                     raise ConfigError(
                         f"policy.name_or_path: {path}: {file.name} holds {name} as {kind}, without a "
                         "quantization_config in config.json that says what it means; give the weights in float32, "
-                        "float16 or bfloat16, or the config.json that they were saved with"
+                        "float16 or bfloat16"
                     )
 
 
 @cache
-def check_weights(path: str) -> int | None:
+def check_weights(path: str) -> int:
     """The number of parameters, after reading what :func:`load_model` would, but for the numbers themselves.
 
-    It takes no memory and about a second. Quantised weights, which may need a GPU to be read at all, are left to the
-    engine: None.
+    It takes no memory and about a second.
 
     Raises:
         ConfigError: as :func:`load_model`.
     """
-    if getattr(read_config(path), "quantization_config", None) is not None:
-        return None
     model, unused = _loaded(path, device_map="meta")
     _check_types(path, dict(model.named_parameters()).keys())
     if unused:
@@ -231,6 +230,21 @@ def check_weights(path: str) -> int | None:
             _listed(unused),
         )
     return int(model.num_parameters())
+
+
+def _refuse_quantised(path: str) -> None:
+    """An engine samples from the weights that the trainer gives it, in formats that quantised ones are not."""
+    settings = getattr(read_config(path), "quantization_config", None)
+    if settings is None:
+        return
+    fields = settings if isinstance(settings, dict) else settings.to_dict()
+    method = getattr(fields.get("quant_method"), "value", fields.get("quant_method")) or "some method"
+    raise ConfigError(
+        f"policy.name_or_path: the weights in {path} are quantised (quantization_config in config.json: {method}), "
+        "allowed are plain ones in float32, bfloat16 or float16: rollouts must be samples of the very weights that are "
+        "trained. Give the model it was made from; with policy.lora and policy.dtype: bfloat16 it takes two bytes a "
+        "parameter"
+    )
 
 
 def _savable(given: GenerationConfig) -> GenerationConfig:

@@ -5,12 +5,17 @@
   one backward by plain autograd.
 - ``plain``: the unshared computation, prompt and continuation in one row for every rollout, the same head.
 - ``jqlight``: `policy.Group` as an estimator uses it, which splits by memory budget, counts duplicates once and never
-  holds more than one group.
+  holds more than one group; its rows attend to the prompt and to themselves apart.
+- ``copies``: the same with the prompt's keys and values copied for every row, as models are run that have no two parts.
 
-The relative distance of each gradient from the plain one is recorded.
+The relative distance of each gradient from the plain one (at long prompts the shared one) is recorded, and the memory
+that each takes at its peak beside the weights and their gradients.
 """
 
 import argparse
+import ctypes
+import math
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -19,10 +24,12 @@ from transformers import DynamicCache, PreTrainedModel
 
 from jqlight.objective import Coefficients
 from jqlight.policy import Policy, PolicyConfig
-from perf.common import Timing, alternate, median, quiet, record
+from perf.common import Timing, alternate, median, quiet, record, reset_peak, resident_mib
 from perf.workload import ANSWER, Shape, Work, describe, group_inputs, make_model
 
-CASES = (Work(512, 64, 16, 2), Work(1024, 256, 16, 1))
+CASES = (Work(512, 64, 16, 2), Work(1024, 256, 16, 1), Work(4096, 128, 16, 1))
+LONG = 2048
+"""Prompts above which whole sequences would take too much memory and time; ``shared`` is the reference then."""
 
 
 def token_log_probs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -76,20 +83,38 @@ def variants(work: Work, policy: Policy) -> dict[str, Callable[[], None]]:
 
         return run
 
-    return {"jqlight": ours, "shared": limit(shared), "plain": limit(plain)}
+    def copies() -> None:
+        route = policy._route
+        assert route is not None and route.two_parts
+        policy._route = route._replace(two_parts=False)
+        try:
+            ours()
+        finally:
+            policy._route = route
+
+    return {"jqlight": ours, "copies": copies, "shared": limit(shared), "plain": limit(plain)}
 
 
-def gradient(policy: Policy, run: Callable[[], None]) -> Tensor:
+def gradient(policy: Policy, run: Callable[[], None]) -> tuple[Tensor, float]:
+    """The gradient, and the MiB that came on top of the weights and the gradient before."""
+    ctypes.CDLL(None).malloc_trim(0)  # what is free is given back, so that the peak is of this run
+    reset_peak()
+    before = resident_mib()
     run()
-    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+    peak = resident_mib(peak=True) - before
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]), peak
 
 
 def measure(work: Work, repetitions: int, threads: int) -> None:
     policy = Policy(PolicyConfig(make_model(), micro_batch_tokens=1 << 16))
     policy.load()
     runs = variants(work, policy)
-    gradients = {name: gradient(policy, run) for name, run in runs.items()}
-    reference = gradients["plain"]
+    if work.prompt > LONG:
+        del runs["plain"]
+    runs["jqlight"]()  # the first group finds the route
+    found = {name: gradient(policy, run) for name, run in runs.items()}
+    gradients = {name: one for name, (one, _) in found.items()}
+    reference = gradients["plain" if "plain" in gradients else "shared"]
     gaps = {name: ((g - reference).norm() / reference.norm()).item() for name, g in gradients.items()}
     del gradients, reference
     timings = alternate(runs, repetitions, warmup=0)  # each has run once for its gradient
@@ -99,7 +124,10 @@ def measure(work: Work, repetitions: int, threads: int) -> None:
         work=describe(work),
         seconds=seconds,
         over_shared_limit=seconds["jqlight"] / seconds["shared"],
-        faster_than_plain=seconds["plain"] / seconds["jqlight"],
+        faster_than_plain=seconds.get("plain", math.nan) / seconds["jqlight"],
+        over_copies=seconds["jqlight"] / seconds["copies"],
+        processor_seconds={name: statistics.median(one.own for one in t) for name, t in timings.items()},
+        peak_mib={name: peak for name, (_, peak) in found.items()},
         gradient_distance=gaps,
         quiet={name: _quiet(t) for name, t in timings.items()},
         all={name: [one.seconds for one in t] for name, t in timings.items()},

@@ -29,7 +29,7 @@ MARK = "<!-- made by scripts/survive.py -->"
 SMALL = {
     "model.rollouts": 8, "model.samples": 4, "model.sampler.engine": "transformers", "data.train_size": 128,
     "data.validation_size": 8, "data.prompts_per_step": 4, "trainer.max_steps": 24, "trainer.val_check_interval": 8,
-    "checkpoint.every_n_steps": 5,
+    "checkpoint.every_minutes": 0.05,
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "GARL": {},

@@ -132,6 +132,10 @@ DAMAGE = {
     "compiled": (lambda m: rename(m, "_orig_mod."), "begin with '_orig_mod.', as torch.compile saves them"),
     "parallel": (lambda m: rename(m, "module."), "begin with 'module.', as DistributedDataParallel"),
     "adapted": (lambda m: rename(m, "base_model.model."), "begin with 'base_model.model.', as PEFT"),
+    "four bits": (
+        lambda m: change(m / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "are quantised .quantization_config in config.json: bitsandbytes., allowed are plain ones",
+    ),
     "other names": (lambda m: rename(m, "net."), r"the file has others: net.model.embed_tokens.weight"),
     "adapter alone": (lambda m: (m / "adapter_config.json").write_text("{}"), "holds an adapter of PEFT"),
     "more layers": (

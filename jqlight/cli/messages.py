@@ -23,7 +23,6 @@ RUN_KEYS = (
     "print_config",
     "help",
     "checkpoint",
-    "checkpoint.every_n_steps",
     "checkpoint.every_minutes",
 )
 """Top-level settings that are no section."""
@@ -128,7 +127,7 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
         if unrecognized[1] == "-":
             return f"-{key}: not understood; settings are given with two dashes, as in --{key} VALUE"
         if own := [name for name in RUN_KEYS if name.startswith(f"{key}.")]:
-            return f"{key}: given {_cut(_value(key, settings))}, allowed are {' and '.join(own)}"
+            return f"{key}: given {_cut(_value(key, settings))}, allowed are its own settings: {', '.join(own)}"
         return f"{_full(key, settings)}: no such setting; `jqlight fit --help` lists them"
     if text.startswith("unrecognized arguments:"):
         return f"{text.partition(': ')[2]}: not understood; settings are given as --key value"

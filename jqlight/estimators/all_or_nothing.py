@@ -1,13 +1,20 @@
 """A step is taken as a whole or not at all: what an optimizer may spoil is kept until the step is known to be good."""
 
 import copy
-from typing import Any, Literal
+import math
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from jqlight.benchmarks import Example
 from jqlight.errors import ConfigError, NonFiniteError
+from jqlight.estimators import distributed
 from jqlight.tracking.checkpoint_files import not_finite
+
+if TYPE_CHECKING:
+    from jqlight.estimators.base import Estimator
 
 OnNonFinite = Literal["stop", "skip"]
 
@@ -47,7 +54,53 @@ class AllOrNothing:
         self._optimizer, self._kept = optimizer, {}
         self._keep()
 
-    def spoilt(self) -> str | None:
+    def step(self, module: "Estimator", problem: str | None) -> float | None:
+        """The optimizer's step with its schedule's, on all ranks or on none; the gradient's norm before clipping.
+
+        None where the step was skipped: it counts as a step, but nothing has moved.
+
+        Args:
+            module: whose gradient was summed over this rank's groups.
+            problem: what was not finite on the way there, on this rank.
+
+        Raises:
+            NonFiniteError: the run is to stop; says what led to it and what stands.
+        """
+        step, reference = module.global_step, module.step_scale.log_reference
+        try:
+            _agree(problem, module.device)
+            norm = self._step(module)
+        except NonFiniteError as error:
+            module.step_scale.log_reference = reference
+            module.print(self._undo(f"step {step}: {error}"))
+            if module.global_step == step:  # Lightning counts what optimizers are asked for
+                progress = module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+                progress.increment_ready()
+                progress.increment_completed()
+            return None
+        self.in_a_row = 0
+        self._keep()
+        scheduler = module.lr_schedulers()
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that one follows validations
+            scheduler.step()  # type: ignore[union-attr]  # one, not a list: one optimizer
+        return norm
+
+    def _step(self, module: "Estimator") -> float:
+        """Sum the ranks' gradients, clip, step the optimizer; the norm before clipping."""
+        module.step_scale.finish(module.device)
+        distributed.sum_gradients(module.policy)
+        gradients = {name: p.grad for name, p in self._named.items() if p.grad is not None}
+        norm = torch.nn.utils.get_total_norm(gradients.values())
+        if not math.isfinite(norm):
+            worst = not_finite({"state_dict": gradients})
+            _agree(f"the gradient's norm is {norm}" + (f", first in {worst}" if worst else ""), module.device)
+        torch.nn.utils.clip_grads_with_norm_(self._named.values(), module.max_grad_norm, norm)
+        module.one_optimizer.step()
+        spoilt = self._spoilt()
+        _agree(f"{spoilt} was not finite after the update" if spoilt else None, module.device)
+        return norm.item()
+
+    def _spoilt(self) -> str | None:
         """Name of a trained weight, or of a part of the optimizer's state, that is not finite; None where none is."""
         weights, states = self._state()
         tensors = [t for node in (weights, *states.values()) for t in node.values() if isinstance(t, Tensor)]
@@ -56,17 +109,8 @@ class AllOrNothing:
             return None
         return not_finite({"state_dict": weights, "optimizer_states": [{"state": states}]})
 
-    def done(self) -> None:
-        """The step was good: keep what it led to."""
-        self.in_a_row = 0
-        self._keep()
-
-    def undo(self, problem: str) -> str:
-        """Put everything back to where the last good step left it; the line that tells of the skipped step.
-
-        Raises:
-            NonFiniteError: the run is to stop; says what led to it and what stands.
-        """
+    def _undo(self, problem: str) -> str:
+        """Put everything back to where the last good step left it; the line that tells of the skipped step."""
         self._restore()
         if self.kind == "stop":
             raise NonFiniteError(
@@ -109,6 +153,22 @@ class AllOrNothing:
             parameter.data.copy_(self._kept["weights"][name])
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": copy.deepcopy(self._kept["state"]), "param_groups": groups})
+
+
+def spoilt_signal(signal: Tensor, example: Example, module: "Estimator") -> str | None:
+    """What is wrong with a group's signal, and the weight that is to blame; None where nothing is."""
+    if not (signal.isnan() | (signal == math.inf)).any():
+        return None
+    weight = not_finite({"state_dict": module.state_dict()})
+    blamed = f", since {weight} is not finite" if weight else ""
+    what = "reward" if module.samples_answers else "log-probability"
+    return f"example {example.id}: a {what} is {signal.max().item()}{blamed}"
+
+
+def _agree(problem: str | None, device: torch.device) -> None:
+    """Raise NonFiniteError on every rank where one has a problem."""
+    if found := distributed.first(problem, device):
+        raise NonFiniteError(found)
 
 
 def _copied(node: Any, old: Any) -> Any:

@@ -13,24 +13,28 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from jqlight.benchmarks import Example
-from jqlight.errors import ConfigError, NonFiniteError
+from jqlight.errors import ConfigError
 from jqlight.estimators import distributed
-from jqlight.estimators.all_or_nothing import AllOrNothing, OnNonFinite
+from jqlight.estimators.all_or_nothing import AllOrNothing, OnNonFinite, spoilt_signal
 from jqlight.estimators.kept_rollouts import KeptGroup, due, group_rows
-from jqlight.estimators.memory_plan import plan_of
+from jqlight.estimators.memory_plan import memory_line
 from jqlight.estimators.module import PolicyModule, check_count
-from jqlight.estimators.rollouts import ImportanceRatios, Lookahead, RolloutGroups, RolloutSource, StepBatch
+from jqlight.estimators.rollouts import (
+    RolloutGroups,
+    RolloutSource,
+    StepBatch,
+    check_loader,
+    following,
+    source_of,
+)
 from jqlight.estimators.scale import StepScale
 from jqlight.estimators.step_metrics import StepLog, StepRecord
-from jqlight.machine import free_memory
 from jqlight.objective import Coefficients
 from jqlight.policy import Continuation, Group, PolicyConfig
 from jqlight.policy.memory import is_out_of_memory
 from jqlight.sampling import Rollout, SamplerConfig
-from jqlight.tracking.checkpoint_files import not_finite
 
 log = logging.getLogger(__name__)
 
@@ -138,68 +142,57 @@ class Estimator(PolicyModule):
             NonFiniteError: something is not finite, with ``on_nonfinite: stop``; all is as it was before the step.
             EngineError: the engine's log-probabilities are not the trainer's.
         """
-        record = StepRecord()
+        record, self.kept = StepRecord(), []
         prompts = distributed.total(len(batch), self.device)
         with record.timed("sample"):
-            rollouts, ratios = self.source.rollouts(StepBatch(self.global_step, batch))
-        with self.source.prefetching(self._following(), record.timed("sample")):
-            problem = self._gradient(batch, rollouts, ratios, record, scale=1 / prompts)
+            rollouts, record.ratios = self.source.rollouts(StepBatch(self.global_step, batch))
+        with self.source.prefetching(following(self), record.timed("sample")):
+            problem = self._gradient(batch, rollouts, record, scale=1 / prompts)
             if self._is_exact and not problem:
                 record.check_engine(self.global_step, self.device)
             with record.timed("update"):
-                norm = self._optimizer_step(problem)
+                norm = self.all_or_nothing.step(self, problem)
         with record.timed("sync"):
             self.sync_engine()
         if norm is None:
-            self.kept = []
             self.step_log.log_skipped(self, self.all_or_nothing.skipped)
             return
+        self.kept = record.groups
         means = self.diagnose(record.signals, record.coefficients)
-        self.step_log.log(
-            self, record, rollouts, {**means, **self.source.metrics(ratios), **self.step_scale.metrics()}, norm
-        )
+        means |= {**self.source.metrics(record.ratios), **self.step_scale.metrics()}
+        self.step_log.log(self, record, rollouts, means, norm)
 
     def _gradient(
-        self,
-        batch: list[Example],
-        rollouts: RolloutGroups,
-        ratios: ImportanceRatios | None,
-        record: StepRecord,
-        scale: float,
+        self, batch: list[Example], rollouts: RolloutGroups, record: StepRecord, *, scale: float
     ) -> str | None:
         """The sum over groups of their gradients times ``scale``; what is not finite, where something is.
 
         Where memory runs out all of it is computed again, with smaller micro-batches.
         """
         while True:
-            self._begin_step()
+            record.begin()
+            self.step_scale.begin(self.policy.parameters())
+            for parameter in self.parameters():
+                parameter.grad = None
             try:
-                for example, drawn in zip(batch, rollouts, strict=True):
-                    if problem := self._add_group(example, drawn, ratios, record, scale):
-                        return problem
-                return None
+                problems = (self._add_group(*pair, record, scale) for pair in zip(batch, rollouts, strict=True))
+                return next(filter(None, problems), None)
             except (RuntimeError, MemoryError) as error:
                 self._shrink(error)
-            record.restart()
-            if ratios is not None:
-                ratios.restart()
 
-    def _add_group(
-        self, example: Example, drawn: list[Rollout], ratios: ImportanceRatios | None, record: StepRecord, scale: float
-    ) -> str | None:
+    def _add_group(self, example: Example, drawn: list[Rollout], record: StepRecord, scale: float) -> str | None:
         """Add one group's gradient; what is not finite, where something is, before anything is added."""
         with record.timed("score"):
             group = self.policy.group(example.prompt_ids, [self.continuation(example, r) for r in drawn])
             signal = self.signal(example, drawn, group).unsqueeze(0)
-            if problem := self._not_finite(signal, example):
+            if problem := spoilt_signal(signal, example, self):
                 return problem
-            sample = GroupSample(example, drawn, group, None if ratios is None else ratios.of(drawn, group))
+            sample = GroupSample(example, drawn, group, record.ratios.of(drawn, group) if record.ratios else None)
             coefficients = self.coefficients(signal, sample)
         with record.timed("update"):
             used = self._backward(signal, sample, coefficients, scale)
-        record.add(signal, coefficients)
-        self.kept.append(KeptGroup(example, drawn, used, self.told(signal[0], group)))
-        if ratios is None:
+        record.add(signal, coefficients, KeptGroup(example, drawn, used, self.told(signal[0], group)))
+        if record.ratios is None:
             with record.timed("score"):
                 # After backward, whose forward has the log-probs of most rows: only the others run for this.
                 record.compare_engine(drawn, group)
@@ -225,31 +218,11 @@ class Estimator(PolicyModule):
     def draw(self, batch: StepBatch) -> RolloutGroups:
         """The rollouts of a training step, in the step's number format: autocast is a thread's own."""
         with self.trainer.precision_plugin.train_step_context():
-            return self.sample(batch.examples, "train", self.rollouts, step=batch.step, answers=self.samples_answers)
-
-    def _begin_step(self) -> None:
-        for parameter in self.parameters():
-            parameter.grad = None
-        self.step_scale.begin(self.policy.parameters())
-        self.kept = []
-
-    def _following(self) -> StepBatch | None:
-        """The next step, for a source that prefetches; None where this one is the last of its epoch or of the run."""
-        step = self.global_step + 1
-        if not self.sampler_config.lookahead or step == self.trainer.max_steps or self.trainer.should_stop:
-            return None
-        # on_train_start has made sure that this loader can.
-        batch = self.trainer.train_dataloader.peek()  # type: ignore[union-attr]
-        return None if batch is None else StepBatch(step, batch)
-
-    def _not_finite(self, signal: Tensor, example: Example) -> str | None:
-        """What is wrong with a group's signal, and the weight that is to blame; None where nothing is."""
-        if not (signal.isnan() | (signal == math.inf)).any():
-            return None
-        weight = not_finite({"state_dict": self.state_dict()})
-        blamed = f", since {weight} is not finite" if weight else ""
-        what = "reward" if self.samples_answers else "log-probability"
-        return f"example {example.id}: a {what} is {signal.max().item()}{blamed}"
+            drawn = self.sample(batch.examples, "train", self.rollouts, step=batch.step, answers=self.samples_answers)
+        if self.sampler_config.sleep:
+            assert self.sampler is not None, "it has just drawn"
+            self.sampler.sleep()  # the sync at the end of the step wakes it
+        return drawn
 
     def _backward(self, signal: Tensor, sample: GroupSample, coefficients: Coefficients, scale: float) -> Coefficients:
         """Add a group's gradient, in the unit of the step's scale; zero where it cannot matter in that unit.
@@ -277,87 +250,23 @@ class Estimator(PolicyModule):
         formats = {self.policy.config.dtype, self.sampler_config.dtype or self.policy.config.dtype}
         return formats == {"float32"} and self.trainer.precision == "32-true"
 
-    def _optimizer_step(self, problem: str | None) -> float | None:
-        """The optimizer's step with its schedule's, on all ranks or on none; the gradient's norm before clipping.
-
-        None where the step was skipped: it counts as a step, but nothing has moved.
-        """
-        step, reference = self.global_step, self.step_scale.log_reference
-        try:
-            self._agree(problem)
-            norm = self._step()
-        except NonFiniteError as error:
-            self.step_scale.log_reference = reference
-            self.print(self.all_or_nothing.undo(f"step {step}: {error}"))
-            if self.global_step == step:  # Lightning counts what optimizers are asked for
-                progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-                progress.increment_ready()
-                progress.increment_completed()
-            return None
-        self.all_or_nothing.done()
-        scheduler = self.lr_schedulers()
-        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):  # that one follows validations
-            scheduler.step()  # type: ignore[union-attr]  # one, not a list: one optimizer
-        return norm
-
-    def _step(self) -> float:
-        """Sum the ranks' gradients, clip, step the optimizer; the norm before clipping."""
-        self.step_scale.finish(self.device)
-        distributed.sum_gradients(self.policy)
-        named = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
-        gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
-        norm = torch.nn.utils.get_total_norm(gradients.values())
-        if not math.isfinite(norm):
-            worst = not_finite({"state_dict": gradients})
-            self._agree(f"the gradient's norm is {norm}" + (f", first in {worst}" if worst else ""))
-        torch.nn.utils.clip_grads_with_norm_(named.values(), self.max_grad_norm, norm)
-        self.one_optimizer.step()
-        spoilt = self.all_or_nothing.spoilt()
-        self._agree(f"{spoilt} was not finite after the update" if spoilt else None)
-        return norm.item()
-
-    def _agree(self, problem: str | None) -> None:
-        """Raise NonFiniteError on every rank where one has a problem."""
-        if found := distributed.first(problem, self.device):
-            raise NonFiniteError(found)
-
     # -- hooks -------------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Say what will be held in memory before any of it is loaded."""
         if stage == "fit" and self.sampler is None and self._numbers is not None:
-            plan = plan_of(
-                self.policy,
-                self.sampler_config,
-                self.optimizer,
-                numbers=self._numbers,
-                prompt=self.benchmark.max_prompt_tokens,
-                rollouts=self.rollouts,
-                mixed=self.trainer.precision == "bf16-mixed",
-                device=self.device,
-            )
-            self.print(plan.line(free_memory(self.device)))
+            self.print(memory_line(self, self._numbers))
         super().setup(stage)
 
     def on_fit_start(self) -> None:
         """Begin with the engine at the policy's weights and nothing prefetched but what a checkpoint holds."""
         self.source.close()
-        config = self.sampler_config
-        self.source = RolloutSource(self.draw)
-        if config.lookahead:
-            # Of as many ranks as now; with others, each has other examples.
-            ahead = self._ahead[self.global_rank] if len(self._ahead) == self.trainer.world_size else None
-            self.source = Lookahead(self.draw, ahead)
-        self._ahead = []
+        self.source, self._ahead = source_of(self, self._ahead), []
         super().on_fit_start()
 
     def on_train_start(self) -> None:
         """Refuse to look ahead in a loader that cannot, and keep what training starts from."""
-        if self.sampler_config.lookahead and not hasattr(self.trainer.train_dataloader, "peek"):
-            raise ConfigError(
-                f"sampler.lookahead: given 1, allowed is 0 with {type(self.trainer.train_dataloader).__name__}: a "
-                "training loader must have peek(), as jqlight.benchmarks.loaders.TrainLoader has"
-            )
+        check_loader(self)
         self.all_or_nothing.begin(self.policy, self.one_optimizer.optimizer)
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PretrainedConfig
 
-from jqlight.machine import GIB
+from jqlight.machine import GIB, free_memory
 from jqlight.model_folder import read_config
 from jqlight.policy import Policy
 from jqlight.policy.adapters import adapter_numbers
 from jqlight.policy.memory import AUTOCAST_BYTES, state_bytes, token_numbers
 from jqlight.sampling import SamplerConfig
 from jqlight.sampling.memory import cache_token_bytes, kv_cache_bytes
+
+if TYPE_CHECKING:
+    from jqlight.estimators.base import Estimator
 
 
 @dataclass(frozen=True)
@@ -122,3 +126,18 @@ def plan_of(
         cache=cache,
         mixed=mixed,
     )
+
+
+def memory_line(module: "Estimator", numbers: int) -> str:
+    """What ``module``, whose model has so many parameters, says of its run before any of it is loaded."""
+    plan = plan_of(
+        module.policy,
+        module.sampler_config,
+        module.optimizer,
+        numbers=numbers,
+        prompt=module.benchmark.max_prompt_tokens,
+        rollouts=module.rollouts,
+        mixed=module.trainer.precision == "bf16-mixed",
+        device=module.device,
+    )
+    return plan.line(free_memory(module.device))

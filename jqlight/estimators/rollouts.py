@@ -5,15 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from jqlight.benchmarks import Example
+from jqlight.errors import ConfigError
 from jqlight.objective import truncated
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
+
+if TYPE_CHECKING:
+    from jqlight.estimators.base import Estimator
 
 RolloutGroups = list[list[Rollout]]
 """M rollouts of each prompt of a batch."""
@@ -172,3 +176,30 @@ class Lookahead(RolloutSource):
 
 def _key(batch: StepBatch) -> tuple[int, list[str]]:
     return batch.step, [example.id for example in batch.examples]
+
+
+def source_of(module: "Estimator", ahead: Sequence[Mapping[str, Any] | None]) -> RolloutSource:
+    """What draws for a run of ``module``; ``ahead`` is the :meth:`RolloutSource.state` of each rank of a checkpoint."""
+    if not module.sampler_config.lookahead:
+        return RolloutSource(module.draw)
+    # Of as many ranks as now; with others, each has other examples.
+    return Lookahead(module.draw, ahead[module.global_rank] if len(ahead) == module.trainer.world_size else None)
+
+
+def check_loader(module: "Estimator") -> None:
+    """Raise ConfigError where batches are to be drawn ahead and the training loader cannot show them."""
+    loader = module.trainer.train_dataloader
+    if module.sampler_config.lookahead and not hasattr(loader, "peek"):
+        raise ConfigError(
+            f"sampler.lookahead: given 1, allowed is 0 with {type(loader).__name__}: a training loader must have "
+            "peek(), as jqlight.benchmarks.loaders.TrainLoader has"
+        )
+
+
+def following(module: "Estimator") -> StepBatch | None:
+    """The next step, for a source that prefetches; None where this one is the last of its epoch or of the run."""
+    step, trainer = module.global_step + 1, module.trainer
+    if not module.sampler_config.lookahead or step == trainer.max_steps or trainer.should_stop:
+        return None
+    batch = trainer.train_dataloader.peek()  # type: ignore[union-attr]  # see check_loader
+    return None if batch is None else StepBatch(step, batch)

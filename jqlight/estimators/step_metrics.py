@@ -15,6 +15,8 @@ from jqlight.errors import EngineError
 from jqlight.escape import EscapeMonitor
 from jqlight.estimators import distributed
 from jqlight.estimators.alarms import Alarms
+from jqlight.estimators.kept_rollouts import KeptGroup
+from jqlight.estimators.rollouts import ImportanceRatios
 from jqlight.objective import Coefficients
 from jqlight.policy import Group
 from jqlight.sampling import Rollout
@@ -34,9 +36,8 @@ class StepRecord:
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(("sample", "score", "update", "sync"), 0.0)
-        self.gap: float | None = None
-        self._signals: list[Tensor] = []
-        self._coefficients: list[Coefficients] = []
+        self.ratios: ImportanceRatios | None = None
+        self.begin()
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -45,12 +46,18 @@ class StepRecord:
         yield
         self.seconds[phase] += perf_counter() - start
 
-    def restart(self) -> None:
-        """Forget the groups, not the time that they took: the step begins again."""
-        self.gap, self._signals, self._coefficients = None, [], []
+    def begin(self) -> None:
+        """Begin with no group, or begin again: the time that groups took stays counted."""
+        self.gap: float | None = None
+        self.groups: list[KeptGroup] = []
+        self._signals: list[Tensor] = []
+        self._coefficients: list[Coefficients] = []
+        if self.ratios is not None:
+            self.ratios.restart()
 
-    def add(self, signal: Tensor, coefficients: Coefficients) -> None:
-        """Take in a group's signal and coefficients, (1, M) each."""
+    def add(self, signal: Tensor, coefficients: Coefficients, group: KeptGroup) -> None:
+        """Take in a group, its signal and its coefficients, (1, M) each."""
+        self.groups.append(group)
         self._signals.append(signal)
         self._coefficients.append(coefficients)
 

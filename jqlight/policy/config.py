@@ -37,8 +37,6 @@ class PolicyConfig:
     """Strings around a rationale."""
     micro_batch_tokens: int | Literal["auto"] = "auto"
     """Tokens whose activations are held at once; auto computes it from the free memory at the first group."""
-    share_prompt: bool = True
-    """Run each prompt once per group, forward and backward; falls back where the architecture does not allow it."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Keep each layer's input only and recompute the rest in backward; auto: once a group fits in memory only so."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from jqlight import model_folder
+from jqlight.errors import ConfigError
 from jqlight.hub import resolve
 from jqlight.policy import adapters
 from jqlight.policy.batching import Budget, Continuation, build_rows
@@ -41,6 +42,8 @@ class Policy(nn.Module):
     """
 
     model: PreTrainedModel
+    share_prompt = True
+    """Whether a prompt is run once per group where the architecture allows it; a test may say that it is not."""
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
@@ -91,6 +94,7 @@ class Policy(nn.Module):
         model = model_folder.load_model(self.path, config=config, dtype=getattr(torch, self.config.dtype))
         if self.config.lora is not None:
             adapters.inject(model, self.config.lora)
+            adapters.keep_adapters_only(self)
         if self._checkpointed:
             checkpoint_layers(model)
         self.model = model.train()
@@ -108,7 +112,7 @@ class Policy(nn.Module):
         route = self._route
         if route is None:
             rows = build_rows(continuations, self.model.device)
-            route = self._route = choose_route(self.model, prompt_ids, rows, share=self.config.share_prompt)
+            route = self._route = choose_route(self.model, prompt_ids, rows, share=self.share_prompt)
         if self._budget is None:
             self._budget = self._make_budget(checkpointed=self._checkpointed)
         network = Network(self.model, route or Route(share=False, compact=False))
@@ -124,7 +128,8 @@ class Policy(nn.Module):
 
     def _make_budget(self, *, checkpointed: bool) -> Budget:
         tokens, pending = self.config.micro_batch_tokens, self.pending_bytes()
-        return make_budget(self.model, tokens, checkpointed=checkpointed, pending=pending)
+        copies = not (self._route and self._route.two_parts)
+        return make_budget(self.model, tokens, checkpointed=checkpointed, pending=pending, copies=copies)
 
     def shrink(self) -> int | None:
         """Halve the token budget after memory ran out; the new one, or None where it is small already."""
@@ -141,6 +146,18 @@ class Policy(nn.Module):
         them before the next optimizer step.
         """
         yield from adapters.checkpoint_tensors(self.model)
+
+    def export_adapters(self, folder: str | Path) -> None:
+        """Write the adapters alone, with the tokenizer, as a folder that peft reads.
+
+        Raises:
+            ConfigError: the policy has none.
+        """
+        if self.config.lora is None:
+            raise ConfigError("--adapters: this model was trained whole, without policy.lora; leave the option out")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        adapters.save_adapters(self.model, self.config.lora, self.path, folder)
+        self.tokenizer.save_pretrained(folder)
 
     def export(self, folder: str | Path) -> None:
         """Write model (adapters merged), tokenizer and generation config as a Hugging Face folder."""

@@ -121,29 +121,18 @@ def read_samples(
         )
     samples: list[Sample] = []
     for name, number, path in chosen:
-        for read, group in _counted(grouped(_read(path, name, number))):
-            if most is not None and read >= most:
+        before = len(samples)
+        for group in grouped(_read(path, name, number)):
+            if most is not None and len(samples) - before >= most:
                 break
-            samples += sorted(group, key=_by_weight)
+            samples += sorted(group, key=lambda sample: (-(sample.weight or 0.0), sample.number))
     return samples
-
-
-def _counted(groups: Iterable[list[Sample]]) -> Iterator[tuple[int, list[Sample]]]:
-    """Each group behind the number of samples before it."""
-    before = 0
-    for group in groups:
-        yield before, group
-        before += len(group)
 
 
 def grouped(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
     """Groups of samples: neighbours of one split, step and question."""
     for _, group in groupby(samples, key=lambda sample: (sample.split, sample.step, sample.id)):
         yield list(group)
-
-
-def _by_weight(sample: Sample) -> tuple[float, int]:
-    return -(sample.weight or 0.0), sample.number
 
 
 def _read(path: Path, split: str, step: int) -> Iterator[Sample]:

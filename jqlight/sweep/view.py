@@ -1,6 +1,7 @@
 """What a running sweep shows: a live table on a terminal, a line per event elsewhere, and its closing report."""
 
 from collections import Counter
+from statistics import fmean
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -27,7 +28,7 @@ class PlainView:
         self._console = console
         self._total = len(runs)
         self._ended = sum(run.status is Status.KEPT for run in runs)
-        self._majority: dict[str, tuple[int, float]] = {}
+        self._majority: dict[str, float] = {}
         self._silent: set[str] = set()
 
     def __enter__(self) -> "PlainView":
@@ -45,7 +46,7 @@ class PlainView:
             self._say(run, f"started{done}; log: {run.folder.log}")
             return
         self._ended += 1
-        facts = ", ".join(text for text in (_figures(run), f"{duration(run.seconds)}", self._exit(run)) if text)
+        facts = ", ".join(text for text in (_figures(run), duration(run.seconds), self._exit(run)) if text)
         self._say(run, f"{run.status.value} ({self._ended} of {self._total}): {facts}")
 
     def refresh(self, runs: list[Run]) -> None:
@@ -57,11 +58,9 @@ class PlainView:
                 self._silent.add(run.point.name)
                 self._say(run, f"no new step for {run.silent / 60:.0f} minutes; log: {run.folder.log}")
             found = run.progress.majority
-            if run.status is Status.RUNNING and found is not None:
-                newest = (run.progress.step, found)
-                if self._majority.get(run.point.name, (0, None))[1] != found:
-                    self._majority[run.point.name] = newest
-                    self._say(run, _figures(run))
+            if run.status is Status.RUNNING and found is not None and self._majority.get(run.point.name) != found:
+                self._majority[run.point.name] = found
+                self._say(run, _figures(run))
 
     def _exit(self, run: Run) -> str:
         return (run.problem or f"exit code {run.exit_code}") if run.status is Status.FAILED else ""
@@ -217,15 +216,14 @@ def _sweep_seconds_left(runs: list[Run], jobs: int) -> float | None:
 
     None as well when nothing runs: the sweep has ended or was stopped.
     """
-    running = [run.seconds_left() for run in runs if run.status is Status.RUNNING]
+    running = [run for run in runs if run.status is Status.RUNNING]
+    left = [seconds for run in running if (seconds := run.seconds_left()) is not None]
     waiting = sum(run.status is Status.WAITING for run in runs)
     lengths = [run.seconds for run in runs if run.status is Status.FINISHED and run.seconds is not None]
-    if not running or any(left is None for left in running) or (waiting and not lengths):
+    if not running or len(left) < len(running) or (waiting and not lengths):
         return None
-    total = sum(left for left in running if left is not None) + waiting * (
-        sum(lengths) / len(lengths) if lengths else 0
-    )
-    return max([total / max(1, min(jobs, len(running) + waiting)), *(left for left in running if left is not None)])
+    total = sum(left) + (waiting * fmean(lengths) if waiting else 0)
+    return max(total / max(1, min(jobs, len(running) + waiting)), *left)
 
 
 def _figures(run: Run) -> str:

@@ -2,8 +2,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from jqlight.benchmarks import HotpotQA
 from jqlight.cli.config import settings_of
-from jqlight.cli.help import TRAINER, class_table
+from jqlight.cli.help import RUN, TRAINER, class_table
+from jqlight.estimators import GARL
 from jqlight.names import BENCHMARKS, ESTIMATORS
 
 
@@ -54,6 +56,13 @@ def test_every_setting_of_ours_is_explained():
         for cls in classes:
             unexplained = [row.key for row in settings_of(prefix, cls) if not row.meaning]
             assert unexplained == [], cls
+
+
+def test_a_run_has_few_settings():
+    owners = (("model", GARL), ("data", HotpotQA))
+    rows = [row for prefix, cls in owners for row in settings_of(prefix, cls) if not row.is_group]
+    own = [row.key for row in rows if not row.key.startswith("model.policy.lora.")]
+    assert len(own) + len(RUN) <= 43, "one that every user would leave alone is a constant"
 
 
 @pytest.mark.parametrize("verb", ["fit", "test"])

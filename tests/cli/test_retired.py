@@ -51,7 +51,14 @@ def test_a_value_that_cannot_be_had_any_more_is_refused(shell, option, sentence)
 
 
 @pytest.mark.parametrize(
-    "words", [["--model.seed", "null"], ["--model.sampler.training.top_k=0"], ["--model.sampler.enforce_eager=true"]]
+    "words",
+    [
+        ["--model.seed", "null"],
+        ["--model.sampler.training.top_k=0"],
+        ["--model.sampler.enforce_eager=true"],
+        ["--checkpoint.every_n_steps=5"],
+        ["--model.policy.share_prompt=false"],
+    ],
 )
 def test_a_command_line_that_says_what_is_done_anyway_is_taken(shell, words):
     with pytest.raises(SystemExit) as ended:

@@ -196,7 +196,7 @@ def test_an_error_in_the_step_is_the_one_that_is_raised(
         raise ZeroDivisionError
 
     monkeypatch.setattr(Estimator, "draw", failing)
-    monkeypatch.setattr(estimator, "_optimizer_step", lambda problem: pytest.fail("the step's own"))
+    monkeypatch.setattr(estimator.all_or_nothing, "step", lambda *_: pytest.fail("the step's own"))
     with pytest.raises(pytest.fail.Exception, match="the step's own"):
         train(estimator, STEPS, tmp_path)
     assert started == [1] and not helpers()

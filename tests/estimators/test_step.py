@@ -60,6 +60,12 @@ def settings(path: str, **policy: object) -> dict:
     return {"policy": PolicyConfig(path, **policy), **common}
 
 
+def with_policy(make, path: str, *, share_prompt: bool = True, **policy: object) -> Estimator:
+    estimator = make(**settings(path, **policy))
+    estimator.policy.share_prompt = share_prompt
+    return estimator
+
+
 def one_step(estimator: Estimator, examples: list[Example], drawn: list[list[Rollout]]) -> Tensor:
     return fit(estimator, [examples], [drawn])[0]
 
@@ -100,7 +106,7 @@ def test_step_equals_unpadded_sequences_one_by_one(name: str, request: pytest.Fi
     batch = make_batch(3, 5)
     target = naive_step(path, *batch, 0.75)
     for policy in ({}, {"share_prompt": False}, {"micro_batch_tokens": 1}, {"gradient_checkpointing": True}):
-        step = one_step(GARL(**settings(path, **policy), q=0.75, rollouts=5), *batch)
+        step = one_step(with_policy(partial(GARL, q=0.75, rollouts=5), path, **policy), *batch)
         assert relative(step, target) < TOLERANCE[name], policy
 
 
@@ -110,7 +116,7 @@ def test_eight_micro_batches_of_one_equal_one_of_eight(name: str, make, request:
     path = request.getfixturevalue(name)
     batch = make_batch(2, 8, answers=make is GRPO)
     results = [
-        one_step(make(**settings(path, share_prompt=share, micro_batch_tokens=tokens), rollouts=8), *batch)
+        one_step(with_policy(partial(make, rollouts=8), path, share_prompt=share, micro_batch_tokens=tokens), *batch)
         for share in (True, False)
         for tokens in (1, 40, 100_000)
     ]

@@ -65,9 +65,10 @@ def make_group(policy: Policy) -> Group:
     return policy.group(PROMPT, CONTINUATIONS)
 
 
-def load(path: str, dtype: torch.dtype = torch.float64, **fields: object) -> Policy:
+def load(path: str, dtype: torch.dtype = torch.float64, share_prompt: bool = True, **fields: object) -> Policy:
     """A loaded policy in ``dtype``; ``fields`` are those of PolicyConfig."""
     policy = Policy(PolicyConfig(path, **fields))
+    policy.share_prompt = share_prompt
     policy.load()
     policy.model.to(dtype)
     return policy
