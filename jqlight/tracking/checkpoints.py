@@ -96,6 +96,10 @@ class RunCheckpoint(ModelCheckpoint):
         """Save what training starts from: a disk that cannot hold checkpoints is told before the first step."""
         super().on_train_start(trainer, pl_module)
         self.began = self._saved_at = time.monotonic()
+        if trainer.is_global_zero:
+            for ending in ("partial", "pending"):  # what a killed process was writing
+                for left in self.last_path.parent.glob(f"*.ckpt.{ending}"):
+                    left.unlink(missing_ok=True)
         if trainer.ckpt_path is None:
             self._save_last(trainer)
 
