@@ -57,7 +57,7 @@ dist:  ## build wheel and sdist into dist/, check them, run the quickstart from 
 	$(MAKE) --no-print-directory VENV=dist/env WHAT="$$(ls dist/*.whl)" dist/env
 	cd dist && env/bin/jqlight fit --config quickstart --trainer.max_steps 3 --trainer.limit_val_batches 0
 
-image-check: $(VENV)  ## build the CPU image, run what docs/howto/containers.md promises of it (15 minutes, Docker)
+image-check: $(VENV)  ## build the CPU image, run what docs/howto/containers.md promises of it (half an hour, Docker)
 	$(BIN)/python scripts/image_check.py --compose
 
 # Each appends a line to perf/results.jsonl; docs/performance.md says what it means.

@@ -91,6 +91,11 @@ class TokenFormat:
                 f"policy.thinking.separator: given {thinking.separator!r}, which is written with a token that ends an "
                 f"output (id {min(ends)}, eos_token_id in the model's configs): no answer could follow; give another"
             )
+        start = tokenizer.encode(thinking.start, add_special_tokens=False)
+        if tokenizer.unk_token_id in start or not self.keeps(thinking.start, self.decode(start)):
+            self.note(f"the tokenizer lacks a part of policy.thinking.start: prompts end in {self.decode(start)!r}")
+        if thinking.separator and not self.encode_target("")[:-1]:
+            self.note("the tokenizer writes nothing for policy.thinking.separator: answers follow the thinking at once")
 
     def note(self, line: str) -> None:
         """Keep a line of :attr:`notes`, once."""
@@ -183,7 +188,8 @@ class TokenFormat:
             ids, unknown = self.encode_target(answer)[:-1], self.tokenizer.unk_token_id
             text = self.decode_answer(ids)
             lacks = unknown in ids or not set(ids).isdisjoint(self.eos_ids) or not text or not self.keeps(answer, text)
-            self._read_back[answer] = None if lacks else text
+            # Without its minus and its point "-3.2" would be another answer.
+            self._read_back[answer] = None if lacks or _signs(text) < _signs(answer) else text
         return self._read_back[answer]
 
     @staticmethod
@@ -224,6 +230,12 @@ def _letters(text: str) -> str:
         text = unicodedata.normalize("NFKD", text)
     text = text.casefold()
     return _NO_LETTERS.sub("", text) if text.isascii() else "".join(filter(str.isalnum, text))
+
+
+def _signs(text: str) -> int:
+    """Number of characters that can be seen, accents aside."""
+    decomposed = text if text.isascii() else unicodedata.normalize("NFKD", text)
+    return sum(unicodedata.category(c) not in ("Zs", "Zl", "Zp", "Cc", "Cf", "Mn") for c in decomposed)
 
 
 def _cut(found: re.Match[str]) -> str:

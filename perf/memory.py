@@ -25,7 +25,7 @@ NEEDED_GIB = 12.0
 
 
 def printed(line: str) -> dict[str, float]:
-    """GiB by purpose, of the line that `fit` prints."""
+    """GiB by purpose, of the lines that `fit` prints as one."""
     found = {name.strip(): float(size) for name, size in re.findall(r"([a-z ]+) ([\d.e-]+)(?:,|;| \(| of|$)", line)}
     checkpointed = re.search(r"\(([\d.e-]+) with checkpointing", line)
     return found | {"checkpointed": float(checkpointed[1]) if checkpointed else 0.0}
@@ -78,11 +78,11 @@ def main() -> int:
         assert process.stdout is not None, "it is a pipe"
         told = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
-    line = next((line for line in told.splitlines() if line.startswith("memory in GiB:")), "")
-    if status or not line:
+    three = re.search(r"^memory in GiB:.*\n.*\n.*$", told, re.MULTILINE)
+    if status or not three:
         print(told[-3000:], file=sys.stderr)
         return 1
-    plan = printed(line)
+    plan = printed(three[0].replace("\n", ";"))
     # Activations of one whole group at the longest lengths; the copy that undoes a step is the process's own here.
     total = sum(size for name, size in plan.items() if name not in ("free", "checkpointed"))
     peak = usage.ru_maxrss * 1024 / GIB

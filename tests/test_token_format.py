@@ -228,3 +228,13 @@ def test_an_answer_that_comes_again_is_not_tokenised_again(tiny_qwen3, monkeypat
     token_format.encode_target("Ghent").clear()  # what is given away is a copy
     monkeypatch.setattr(token_format.tokenizer, "encode", lambda *_, **__: pytest.fail("again"))
     assert token_format.encode_target("Ghent") == target and token_format.read_back("Ghent") == text == "Ghent"
+
+
+def test_a_separator_that_ends_an_output_is_refused_and_an_answer_with_such_a_token_is_not_given_back():
+    tokenizer = families.smollm_like()
+    (end,) = tokenizer.encode("Z", add_special_tokens=False)
+    with pytest.raises(ConfigError, match=rf"policy\.thinking\.separator: given 'Z', which is written with .*id {end}"):
+        TokenFormat(tokenizer, Thinking(separator="Z"), [end])
+    form = TokenFormat(tokenizer, Thinking(), [end])
+    assert form.read_back("Zürich") is None
+    assert form.read_back("Paris") == "Paris"

@@ -48,6 +48,11 @@ def warm_ids(task: str, text: str, token_format: TokenFormat) -> list[int]:
     rendering = _opened_once(whole, message, token_format.thinking)
     if rendering != whole:
         token_format.note("the chat template opens the thinking itself; policy.thinking.start stands there once")
+    head, _, tail = whole.rpartition(message)
+    if "system" in head.lower():
+        token_format.note("the chat template writes a system message of its own")
+    if tail.rstrip().endswith(str(token_format.tokenizer.eos_token)):
+        token_format.note("the chat template begins no turn of the model: prompts end in an end of sequence")
     return token_format.encode_prompt(rendering, add_special_tokens=False)
 
 

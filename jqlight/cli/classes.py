@@ -22,6 +22,8 @@ HOMES = {
     "trainer.strategy": "lightning.pytorch.strategies",
 }
 """Setting that takes a class -> where its classes usually come from."""
+_FIRST = {"lr_scheduler": ("lightning.pytorch.cli",)}
+"""Where a name alone is looked for before: Lightning's schedule on a plateau needs a monitor."""
 _LIBRARIES = ("jqlight", "torch", "lightning")
 
 
@@ -52,11 +54,14 @@ def given_classes(settings: Sequence[GivenSetting]) -> Iterator[GivenClass]:
 def find(given: GivenClass) -> type | None:
     """The class; None where there is none."""
     module, _, name = given.path.rpartition(".")
-    try:
-        found = getattr(import_module(module or HOMES[given.key]), name, None)
-    except (ImportError, TypeError, ValueError):
-        return None
-    return found if isinstance(found, type) else None
+    for home in [module] if module else [*_FIRST.get(given.key, ()), HOMES[given.key]]:
+        try:
+            found = getattr(import_module(home), name, None)
+        except (ImportError, TypeError, ValueError):
+            continue
+        if isinstance(found, type):
+            return found
+    return None
 
 
 def owner(leaf: str, settings: Sequence[GivenSetting]) -> GivenClass | None:

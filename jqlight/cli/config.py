@@ -165,6 +165,8 @@ class Setting:
     """Whether it takes a text and nothing else, null aside."""
     takes_null: bool = True
     """Whether null is one of its values."""
+    choices: tuple[str, ...] = ()
+    """The words that it takes, where there are but these and a number or a text at most beside them."""
 
 
 @cache
@@ -178,8 +180,8 @@ def settings_of(prefix: str, owner: type) -> tuple[Setting, ...]:
         is_open = not records and any(map(_is_open, options))
         is_text = str in options and set(options) <= {str, type(None)}
         null = parameter.default is None or any(option in (Any, type(None)) for option in options)
-        default, meaning = _default(owner, parameter), meanings.get(name, "")
-        found.append(Setting(key, default, meaning, is_open, bool(records), is_text, null))
+        meaning, default = meanings.get(name, ""), _default(owner, parameter)
+        found.append(Setting(key, default, meaning, is_open, bool(records), is_text, null, _choices(options)))
         for record in records:
             found += settings_of(key, record)
     return tuple(found)
@@ -258,6 +260,13 @@ def _meanings(owner: type) -> dict[str, str]:
 def _options_of(annotation: Any) -> tuple[Any, ...]:
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
+
+
+def _choices(options: tuple[Any, ...]) -> tuple[str, ...]:
+    words = [
+        word for option in options if typing.get_origin(option) is typing.Literal for word in typing.get_args(option)
+    ]
+    return tuple(str(word) for word in [*words, *(("true", "false") if bool in options else ())])
 
 
 def _is_open(option: Any) -> bool:

@@ -25,6 +25,7 @@ RUN_KEYS = (
     "print_config",
     "help",
     "checkpoint",
+    "checkpoint.every_n_steps",
     "checkpoint.every_minutes",
 )
 """Top-level settings that are no section."""
@@ -169,7 +170,7 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
         if unrecognized[1] == "-":
             return f"-{key}: not understood; settings are given with two dashes, as in --{key} VALUE"
         if own := [name for name in RUN_KEYS if name.startswith(f"{key}.")]:
-            return f"{key}: given {_cut(_value(key, settings))}, allowed are its own settings: {', '.join(own)}"
+            return f"{key}: given {_cut(_value(key, settings))}, allowed are {' and '.join(own)}"
         return f"{_full(key, settings)}: no such setting; `jqlight fit --help` lists them"
     if text.startswith("unrecognized arguments:"):
         return f"{text.partition(': ')[2]}: not understood; settings are given as --key value"
@@ -204,7 +205,8 @@ def _missing_sentence(keys: Sequence[str], settings: Sequence[GivenSetting]) -> 
         names = " and ".join(sorted(keys, reverse=True))
         return f"{names}: not given; give --config FILE (conf/ holds those that come with jqlight)"
     if found := classes.owner(keys[0], settings):
-        return f"{found.key}: {found.path} needs {keys[0]}, which is not given; add it to its init_args"
+        key = f"{found.key}.{keys[0]}"
+        return f"{key}: not given, but required by {found.path}; add it to its init_args or give --{key} VALUE"
     key = keys[0] if keys[0].split(".")[0] in ("model", "data") else f"model.{keys[0]}"
     return f"{key}: not given, but required; add it to the config or give --{key} VALUE"
 

@@ -150,6 +150,7 @@ class Estimator(PolicyModule):
             problem = self._gradient(batch, rollouts, record, scale=1 / prompts)
             if self._is_exact and not problem:
                 record.check_engine(self.global_step, self.device)
+            record.rate = self.one_optimizer.param_groups[0]["lr"]
             with record.timed("update"):
                 norm = self.all_or_nothing.step(self, problem)
         with record.timed("sync"):

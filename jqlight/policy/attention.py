@@ -20,6 +20,7 @@ NAME = "jqlight_two_part"
 
 _PROMPT = "jqlight_prompt"
 _EFFECTS = ("softcap", "s_aux", "sliding_window", "position_bias")
+_KERNEL_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # half precision differs by about 0.01
 _ops = torch.ops.aten
 
 
@@ -69,7 +70,33 @@ def why_not_two_parts(model: PreTrainedModel) -> str | None:
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
     if kind != "cpu" and (kind != "cuda" or dtype.itemsize > 2):
         return f"{dtype} on {kind}, for which torch has no flash attention"
-    return None
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(kind, enabled=False):
+        return why_not_kernel(model.device, dtype, size)
+
+
+def why_not_kernel(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
+    """What is wrong with :class:`TwoParts` on this device for heads of ``size``; None if nothing.
+
+    torch's flash kernels are private: another release may change them, and a wrong gradient would be seen nowhere.
+    Output and gradients of a few random rows are compared with those of the formula, written out in the same format.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    shapes = (2, 4, 3), (2, 2, 3), (2, 2, 3), (1, 2, 5), (1, 2, 5)
+    leaves = [
+        torch.randn(*shape, size, generator=generator, device=device, dtype=dtype).requires_grad_() for shape in shapes
+    ]
+    query, *pairs = leaves
+    keys, values = (_expand(torch.cat([pairs[i + 2].expand(2, -1, -1, -1), pairs[i]], 2), query) for i in (0, 1))
+    later = torch.ones(3, 8, dtype=torch.bool, device=device).triu(6)
+    wanted = (size**-0.5 * query @ keys.mT).masked_fill(later, -torch.inf).softmax(-1) @ values
+    try:
+        output: Tensor = TwoParts.apply(*leaves, size**-0.5)  # type: ignore[no-untyped-call]  # torch's own
+        found, right = ((one, *torch.autograd.grad(one.square().sum(), leaves)) for one in (output, wanted))
+    except (AttributeError, RuntimeError) as error:
+        return f"no flash attention on {device.type}: {str(error).splitlines()[0]}"
+    gap = max(((a - b).norm() / b.norm()).item() for a, b in zip(found, right, strict=True))
+    return None if gap < _KERNEL_TOLERANCE.get(dtype, 0.05) else f"a flash attention off by {gap:.1e} on {device.type}"
 
 
 def attend(

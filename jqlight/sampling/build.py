@@ -95,4 +95,5 @@ def _start_engine(
         return TransformersEngine(model_path, dtype, length, config, token_format, device)
     from jqlight.sampling.vllm.engine import VLLMEngine
 
+    model_folder.check_numbers(model_path)
     return VLLMEngine(model_path, dtype, length, config, device)

@@ -11,6 +11,7 @@ from tokenizers import normalizers
 from jqlight.benchmarks import Benchmark, HotpotQA, Item
 from jqlight.errors import ConfigError, DataError
 from jqlight.metrics.verifiers import token_f1
+from jqlight.token_format import Thinking, TokenFormat
 
 
 class Own(Benchmark):
@@ -76,6 +77,7 @@ def test_texts_that_are_not_what_they_seem_are_counted(own, row, told):
         (normalizers.NFC(), unicodedata.normalize("NFD", "Beyoncé"), "Beyoncé", "1 golds that the tokenizer rewrites"),
         (normalizers.Lowercase(), "Paris", "paris", "1 golds that the tokenizer rewrites"),
         (normalizers.Replace("1", ""), "Q1", None, None),  # a letter is lost
+        (normalizers.Replace("-", ""), "-3.2", None, None),  # another number
     ],
 )
 def test_golds_that_the_tokenizer_rewrites_are_counted_and_those_that_it_loses_dropped(
@@ -99,12 +101,35 @@ def test_prompts_that_the_tokenizer_loses_letters_of_are_counted(own, tokenizer)
     assert remarks(benchmark, "train") == "1 prompts with letters that the tokenizer lacks"
 
 
-def test_what_the_chat_template_does_to_the_thinking_stands_below_the_table(own, tokenizer):
-    tokenizer.chat_template = "{{ messages[0]['content'] }}\n<think>\n"
-    benchmark = own([{}], [{}], scenario="warm")
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ messages[0]['content'] }}\n<think>\n", "the chat template opens the thinking itself"),
+        ("<|user|>system: be brief\n{{ messages[0]['content'] }}\n", "the chat template writes a system message"),
+        ("{{ messages[0]['content'] }}<eos>\n", "the chat template begins no turn of the model"),
+    ],
+)
+def test_what_the_chat_template_does_by_itself_stands_below_the_table(own, tokenizer, template, told):
+    tokenizer.chat_template = template
+    benchmark = own([{}, {}], [{}], scenario="warm")
     benchmark.setup("fit")
-    assert benchmark.summary().splitlines()[-1].startswith("the chat template opens the thinking itself")
-    assert benchmark.summary().count("opens the thinking") == 1
+    assert benchmark.summary().splitlines()[-1].startswith(told)
+    assert benchmark.summary().count(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ("think", "the tokenizer lacks a part of policy.thinking.start"),
+        ("\n", "the tokenizer writes nothing for policy"),
+    ],
+)
+def test_a_marker_that_the_tokenizer_cannot_write_is_told(own, tokenizer, lost, told):
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(lost, "")
+    form = TokenFormat(tokenizer, Thinking(start="do think", end="</think>"))
+    benchmark = own([{}], [{}]).bind(form)
+    benchmark.setup("fit")
+    assert benchmark.summary().splitlines()[-1].startswith(told)
 
 
 def test_without_remarks_the_table_has_no_column_for_them(own):

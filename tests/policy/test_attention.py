@@ -10,6 +10,7 @@ from naive_policy import CONTINUATIONS, PROMPT, grouped, load, naive, relative_e
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, GptOssConfig, GptOssForCausalLM
 
+from jqlight.policy import attention
 from jqlight.policy.attention import NAME, PromptBeside, TwoParts, UnsuitableError, attend, why_not_two_parts
 
 SHAPES = [
@@ -108,6 +109,31 @@ def test_checkpointed_layers_and_autocast_give_the_same(tiny_qwen3: str) -> None
         found.append(grouped(mixed))
     two, copies = (relative_error(one.grads, right.grads) for one in found)
     assert two < 1.2 * copies
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_kernel_of_this_torch_is_found_right(dtype: torch.dtype) -> None:
+    assert attention.why_not_kernel(torch.device("cpu"), dtype, 16) is None
+
+
+def test_a_wrong_gradient_or_a_missing_kernel_keeps_copies(tiny_qwen3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values alone would not tell: the backward of a part is given its own log-sum-exp, or is not there."""
+    backward = attention._backward
+
+    def wrong(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, part: tuple, *rest: float, causal: bool):
+        part = part._replace(log_sum=part.log_sum + 0.1)
+        return backward(gradient, query, key, value, part, *rest, causal=causal)
+
+    def missing(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no such kernel\ntrace")
+
+    model = load(tiny_qwen3).model
+    for replaced, reason in (("_backward", wrong), "off by"), (("_forward", missing), "no such kernel"):
+        with monkeypatch.context() as patch, torch.no_grad():
+            patch.setattr(attention, *replaced)
+            assert reason in why_not_two_parts(model)
+    with torch.inference_mode():
+        assert why_not_two_parts(model) is None
 
 
 SIZES = {
