@@ -131,8 +131,9 @@ class OddReward:
 
 
 ESTIMATORS: dict[str, type[Estimator]] = {"GARL": GARL, "PAFT": PAFT} | {
-    cls.__name__: type(cls.__name__, (OddReward, cls), {}) for cls in (GRPO, RLOO, MaxRL)
+    cls.__name__: type(f"{cls.__name__}OnOddReward", (OddReward, cls), {}) for cls in (GRPO, RLOO, MaxRL)
 }
+"""Name -> class. The derived ones have names of their own: `--model GRPO` means one class."""
 
 
 THINKING = Thinking(start="", end="<end>", separator="")

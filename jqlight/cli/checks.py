@@ -93,7 +93,7 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for key, (smallest, allowed) in _SMALLEST.items():
         value = trainer.get(key)
         if isinstance(value, int | float) and not value >= smallest:
-            raise ConfigError(f"trainer.{key}: given {value}, allowed is {allowed}")
+            raise ConfigError(f"trainer.{key}: given {value:g}, allowed is {allowed}")
 
 
 def usable_precision(trainer: Mapping[str, Any]) -> Any:

@@ -179,6 +179,8 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
         name = empty[1].rpartition("--")[2]  # of several names the long one
         within = [key for key in bare if key == name or key.startswith(f"{name}.")]
         return f"{within[-1] if within else name}: given without a value"
+    if text == "Unexpected config:":  # jsonargparse's, of a path that is empty
+        return "config: given without a value"
     if unknown := re.search(r"[Oo]ption '([^']+)' (?:is not accepted)?|does not accept option '([^']+)'", text):
         leaf = unknown[1] or unknown[2]
         other = classes.owner(leaf, settings)
@@ -213,6 +215,8 @@ def _missing_sentence(keys: Sequence[str], settings: Sequence[GivenSetting]) -> 
 
 def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -> str:
     key = _full(leaf, settings)
+    if several := re.search(r"Multiple subclasses with name (\w+)\. .*?: (\S.*?)\.?\s*$", details, re.MULTILINE):
+        return f"{key}: given {several[1]}, the name of several classes; give the import path of one: {several[2]}"
     if key in ("model", "data"):
         return _class_sentence(key, settings, "no such class")
     if key in classes.HOMES and (name := classes.missing(key, settings)):

@@ -128,7 +128,7 @@ FILES = [
     ("trainer: null", "trainer: given null in second.yaml, allowed are its own settings"),
     ("trainer: null\nrun_name: x", "trainer: given null in second.yaml"),
     ("model: {class_path: .GARL}", "model.class_path: given .GARL, no such class; allowed are GARL"),
-    ("checkpoint: 3", "checkpoint: given 3, allowed are checkpoint.every_minutes"),
+    ("checkpoint: 3", "checkpoint: given 3, allowed are checkpoint.every_n_steps and checkpoint.every_minutes"),
     ("trainer: []", "trainer: given [], allowed are its own settings"),
     ("model: {init_args: 3}", "model.init_args: given 3, allowed are settings as `key: value`"),
     ("model: {init_args: {sampler: []}}", "model.sampler: given [], allowed are its own settings"),
