@@ -49,6 +49,12 @@ RUN --mount=type=cache,target=/home/jqlight/.cache/pip --mount=type=secret,id=pi
 # -- what is run ----------------------------------------------------------------------------------------------------
 
 FROM base AS runtime
+COPY --chmod=755 docker/entrypoint.sh /usr/local/bin/jqlight-entrypoint
+COPY conf conf
+COPY sweeps sweeps
+# Any user may make runs where nothing is mounted.
+RUN mkdir runs && chmod 1777 runs && chown jqlight: . runs
+# Behind what runs, which would run again for every commit.
 ARG VERSION=0.2.0 REVISION=unknown CREATED=unknown
 LABEL org.opencontainers.image.title=jqlight \
       org.opencontainers.image.description="Train reasoning language models on the Tsallis loss family J_Q" \
@@ -56,11 +62,6 @@ LABEL org.opencontainers.image.title=jqlight \
       org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION \
       org.opencontainers.image.created=$CREATED
-COPY --chmod=755 docker/entrypoint.sh /usr/local/bin/jqlight-entrypoint
-COPY conf conf
-COPY sweeps sweeps
-# Any user may make runs where nothing is mounted.
-RUN mkdir runs && chmod 1777 runs && chown jqlight: . runs
 # No USER: the entry point takes the owner of the mounted folder and leaves root behind.
 ENTRYPOINT ["tini", "--", "jqlight-entrypoint"]
 CMD ["--help"]

@@ -9,7 +9,7 @@ TORCH := torch==2.13.0+cpu
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help quickstart test lint mutants fuzz survive figures docs dist image-check clean \
-	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling
+	bench-setup bench-trl bench-limits bench-step bench-sampling bench-startup bench-scaling gpu-check
 
 help:  ## list the targets
 	@grep -hE '^[$$(A-Z).a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/; s/^$$(VENV)/$(VENV)/' | expand -t 16
@@ -57,7 +57,7 @@ dist:  ## build wheel and sdist into dist/, check them, run the quickstart from 
 	$(MAKE) --no-print-directory VENV=dist/env WHAT="$$(ls dist/*.whl)" dist/env
 	cd dist && env/bin/jqlight fit --config quickstart --trainer.max_steps 3 --trainer.limit_val_batches 0
 
-image-check: $(VENV)  ## build the CPU image, run what docs/howto/containers.md promises of it (15 minutes, Docker)
+image-check: $(VENV)  ## build the CPU image, run what docs/howto/containers.md promises of it (half an hour, Docker)
 	$(BIN)/python scripts/image_check.py --compose
 
 # Each appends a line to perf/results.jsonl; docs/performance.md says what it means.
@@ -81,6 +81,10 @@ bench-sampling: $(VENV)  ## the sampler over raw LLM.generate (1 minute)
 
 bench-startup: $(VENV)  ## from the command to the quickstart's first step (3 minutes)
 	$(BENCH).startup
+
+# On a GPU machine in the environment of pip install -e ".[gpu]"; make's own has torch and vLLM for a CPU.
+gpu-check:  ## what only a GPU can show, as checks and measured rows (8 minutes on one GPU; PYTHON=its python)
+	$(PYTHON) -m perf.gpu_check $(GPU_CHECK)
 
 bench-scaling: $(VENV)  ## time of the gradient against each size, and its figure (5 minutes)
 	$(BENCH).scaling

@@ -5,8 +5,10 @@ log; here that is an error, found by :func:`check_weights` before an engine star
 """
 
 import json
+import logging
+import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -28,6 +30,8 @@ from transformers import (
 
 from jqlight.errors import ConfigError
 
+log = logging.getLogger("jqlight")
+
 _WEIGHTS = "the weights that config.json describes"
 _FILES = {
     "config.json": ("config.json",),
@@ -42,6 +46,8 @@ _PREFIXES = {
     "module.": "DistributedDataParallel",
     "base_model.model.": "PEFT",
 }
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_NUMBER = re.compile(r"\.\d+\.")
 _SHOWN = 4
 
 
@@ -110,8 +116,19 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
 
     Raises:
         ConfigError: a file is missing, cut off or a Git LFS pointer; the checkpoint lacks a weight (tied ones aside),
-            or has one of another shape than the config says.
+            has one of another shape than the config says, one that is not finite, or layers beyond the
+            config's; the weights are quantised.
     """
+    model, _ = _loaded(path, **options)
+    for name, weight in model.named_parameters():
+        if not weight.is_meta:
+            _check_finite(path, name, weight)
+    return model
+
+
+def _loaded(path: str, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+    """The model, and the names in the checkpoint that it has no use for."""
+    _refuse_quantised(path)
     with _reading(path, _WEIGHTS):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -130,25 +147,104 @@ def load_model(path: str, **options: Any) -> PreTrainedModel:
             f"policy.name_or_path: weights are missing in {path}: {_listed(missing)}; training would start from random "
             f"numbers there. {_prefix(sorted(info['unexpected_keys']))}"
         )
+    unused = sorted(info["unexpected_keys"])
+    if adapters := [name for name in unused if ".lora_" in name]:
+        raise ConfigError(
+            f"policy.name_or_path: the weights in {path} hold an adapter beside those that it changes "
+            f"({_listed(adapters)}); merge it into them (PEFT's merge_and_unload) and save the plain model"
+        )
+    if deeper := _beyond(unused, model.state_dict()):
+        raise ConfigError(
+            f"policy.name_or_path: the weights in {path} are of more layers than its config.json describes "
+            f"({_listed(deeper)}); give the config.json that they were saved with"
+        )
     if getattr(model, "generation_config", None):
         model.generation_config = _savable(model.generation_config)
-    whole: PreTrainedModel = model
-    return whole
+    return model, unused
+
+
+def _beyond(unused: Sequence[str], used: Collection[str]) -> list[str]:
+    """Those of the unused names that differ from a used one in a layer's number alone."""
+    patterns = {_NUMBER.sub(".#.", name) for name in used}
+    return [name for name in unused if _NUMBER.search(name) and _NUMBER.sub(".#.", name) in patterns]
+
+
+def _check_finite(path: str, name: str, weight: torch.Tensor) -> None:
+    if not weight.isfinite().all():
+        raise ConfigError(
+            f"policy.name_or_path: the weight {name} in {path} holds NaN or infinity, with which the model computes "
+            "nothing; give an earlier checkpoint, or save it again in float32 or bfloat16"
+        )
+
+
+def check_numbers(path: str) -> None:
+    """Read the numbers of a folder's safetensors, for an engine that loads them by itself; about a second per GB.
+
+    Raises:
+        ConfigError: one is NaN or infinite.
+    """
+    for file, names in _safetensors(path):
+        with safe_open(file, "pt") as stored:
+            for name in names:
+                if stored.get_slice(name).get_dtype() in _FLOATS:
+                    _check_finite(path, name, stored.get_tensor(name))
+
+
+def _safetensors(path: str) -> Iterator[tuple[Path, list[str]]]:
+    """The files that hold a folder's weights, with the names in each; nothing for a model on the hub."""
+    for file in sorted(Path(path).glob("model*.safetensors")):
+        with safe_open(file, "pt") as stored:
+            yield file, list(stored.keys())
+
+
+def _check_types(path: str, used: Collection[str]) -> None:
+    """Refuse weights that are no numbers to compute with: integers and 8 bits mean something by their scales only."""
+    for file, names in _safetensors(path):
+        with safe_open(file, "pt") as stored:
+            for name in names:
+                if name in used and (kind := stored.get_slice(name).get_dtype()) not in _FLOATS:
+                    raise ConfigError(
+                        f"policy.name_or_path: {path}: {file.name} holds {name} as {kind}, without a "
+                        "quantization_config in config.json that says what it means; give the weights in float32, "
+                        "float16 or bfloat16"
+                    )
 
 
 @cache
-def check_weights(path: str) -> int | None:
+def check_weights(path: str) -> int:
     """The number of parameters, after reading what :func:`load_model` would, but for the numbers themselves.
 
-    It takes no memory and about a second. Quantised weights, which may need a GPU to be read at all, are left to the
-    engine: None.
+    It takes no memory and about a second.
 
     Raises:
         ConfigError: as :func:`load_model`.
     """
-    if getattr(read_config(path), "quantization_config", None) is not None:
-        return None
-    return int(load_model(path, device_map="meta").num_parameters())
+    model, unused = _loaded(path, device_map="meta")
+    _check_types(path, dict(model.named_parameters()).keys())
+    if unused:
+        log.warning(
+            "policy.name_or_path: %d tensors in %s are left out, since the model that config.json describes has no use "
+            "for them (%s).",
+            len(unused),
+            path,
+            _listed(unused),
+        )
+    return int(model.num_parameters())
+
+
+def _refuse_quantised(path: str) -> None:
+    """An engine samples from the weights that the trainer gives it, in formats that quantised ones are not."""
+    settings = getattr(read_config(path), "quantization_config", None)
+    if settings is None:
+        return
+    fields = settings if isinstance(settings, dict) else settings.to_dict()
+    method = getattr(fields.get("quant_method"), "value", fields.get("quant_method")) or "some method"
+    raise ConfigError(
+        f"policy.name_or_path: the weights in {path} are quantised (quantization_config in config.json: {method}), "
+        "allowed are plain ones in float32, bfloat16 or float16: rollouts must be samples of the very weights that are "
+        "trained. Give the model it was made from; with policy.lora and policy.dtype: bfloat16 it takes two bytes a "
+        "parameter"
+    )
 
 
 def _savable(given: GenerationConfig) -> GenerationConfig:

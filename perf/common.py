@@ -25,6 +25,8 @@ class Timing(NamedTuple):
     seconds: float
     foreign: float
     """Cores that other processes used meanwhile."""
+    own: float = 0.0
+    """Processor seconds of this process."""
 
 
 class Meter:
@@ -35,8 +37,9 @@ class Meter:
 
     def stop(self) -> Timing:
         seconds = time.perf_counter() - self._start
-        foreign = (_busy() - self._busy - (time.process_time() - self._own)) / seconds
-        return Timing(seconds, max(0.0, foreign))
+        own = time.process_time() - self._own
+        foreign = (_busy() - self._busy - own) / seconds
+        return Timing(seconds, max(0.0, foreign), own)
 
 
 def _busy() -> float:

@@ -5,12 +5,17 @@
   one backward by plain autograd.
 - ``plain``: the unshared computation, prompt and continuation in one row for every rollout, the same head.
 - ``jqlight``: `policy.Group` as an estimator uses it, which splits by memory budget, counts duplicates once and never
-  holds more than one group.
+  holds more than one group; its rows attend to the prompt and to themselves apart.
+- ``copies``: the same with the prompt's keys and values copied for every row, as models are run that have no two parts.
 
-The relative distance of each gradient from the plain one is recorded.
+The relative distance of each gradient from the plain one is recorded (from the last one that is run, where that is
+left out), and the memory that each takes at its peak beside the weights and their gradients. On a machine with other
+work the processor seconds of one thread still compare: `--threads 1 --only copies`.
 """
 
 import argparse
+import ctypes
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -19,10 +24,13 @@ from transformers import DynamicCache, PreTrainedModel
 
 from jqlight.objective import Coefficients
 from jqlight.policy import Policy, PolicyConfig
-from perf.common import Timing, alternate, median, quiet, record
+from perf.common import Timing, alternate, median, quiet, record, reset_peak, resident_mib
 from perf.workload import ANSWER, Shape, Work, describe, group_inputs, make_model
 
-CASES = (Work(512, 64, 16, 2), Work(1024, 256, 16, 1))
+CASES = (Work(512, 64, 16, 2), Work(1024, 256, 16, 1), Work(4096, 128, 16, 1))
+VARIANTS = ("jqlight", "copies", "shared", "plain")
+LONG = 2048
+"""Prompts above which whole sequences would take too much memory and time."""
 
 
 def token_log_probs(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -76,33 +84,54 @@ def variants(work: Work, policy: Policy) -> dict[str, Callable[[], None]]:
 
         return run
 
-    return {"jqlight": ours, "shared": limit(shared), "plain": limit(plain)}
+    def copies() -> None:
+        route = policy._route
+        assert route is not None and route.two_parts
+        policy._route = route._replace(two_parts=False)
+        try:
+            ours()
+        finally:
+            policy._route = route
+
+    return {"jqlight": ours, "copies": copies, "shared": limit(shared), "plain": limit(plain)}
 
 
-def gradient(policy: Policy, run: Callable[[], None]) -> Tensor:
+def gradient(policy: Policy, run: Callable[[], None]) -> tuple[Tensor, float]:
+    """The gradient, and the MiB that came on top of the weights and the gradient before."""
+    ctypes.CDLL(None).malloc_trim(0)  # what is free is given back, so that the peak is of this run
+    reset_peak()
+    before = resident_mib()
     run()
-    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None])
+    peak = resident_mib(peak=True) - before
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters() if p.grad is not None]), peak
 
 
-def measure(work: Work, repetitions: int, threads: int) -> None:
+def measure(work: Work, repetitions: int, threads: int, only: list[str]) -> None:
     policy = Policy(PolicyConfig(make_model(), micro_batch_tokens=1 << 16))
     policy.load()
-    runs = variants(work, policy)
-    gradients = {name: gradient(policy, run) for name, run in runs.items()}
-    reference = gradients["plain"]
+    skipped = "plain" if work.prompt > LONG else ""
+    runs = {name: run for name, run in variants(work, policy).items() if name in only and name != skipped}
+    runs["jqlight"]()  # the first group finds the route
+    found = {name: gradient(policy, run) for name, run in runs.items()}
+    gradients = {name: one for name, (one, _) in found.items()}
+    reference = list(gradients.values())[-1]
     gaps = {name: ((g - reference).norm() / reference.norm()).item() for name, g in gradients.items()}
     del gradients, reference
     timings = alternate(runs, repetitions, warmup=0)  # each has run once for its gradient
     seconds = {name: median(t) for name, t in timings.items()}
+    own = {name: statistics.median(one.own for one in t) for name, t in timings.items()}
     record(
         "limits",
         work=describe(work),
         seconds=seconds,
-        over_shared_limit=seconds["jqlight"] / seconds["shared"],
-        faster_than_plain=seconds["plain"] / seconds["jqlight"],
+        jqlight_over={name: seconds["jqlight"] / each for name, each in seconds.items()},
+        processor_seconds=own,
+        processor_jqlight_over={name: own["jqlight"] / each for name, each in own.items()},
+        peak_mib={name: peak for name, (_, peak) in found.items()},
         gradient_distance=gaps,
         quiet={name: _quiet(t) for name, t in timings.items()},
         all={name: [one.seconds for one in t] for name, t in timings.items()},
+        all_processor={name: [one.own for one in t] for name, t in timings.items()},
         threads=threads,
         parameters=sum(p.numel() for p in policy.parameters()),
         shape=vars(Shape()),
@@ -117,11 +146,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="jqlight's forward and backward against the limits")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=VARIANTS, help="jqlight is always run")
     parser.add_argument("--work", nargs=4, type=int, metavar=("P", "C", "M", "PROMPTS"), help="one case of your own")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     for work in [Work(*options.work)] if options.work else CASES:
-        measure(work, options.repetitions, options.threads)
+        measure(work, options.repetitions, options.threads, ["jqlight", *options.only])
 
 
 if __name__ == "__main__":

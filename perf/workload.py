@@ -51,6 +51,20 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Qwen3Shape(Shape):
+    """Sizes of Qwen3-0.6B, 596 M parameters."""
+
+    vocab: int = 151936
+    hidden: int = 1024
+    layers: int = 28
+
+    def config(self) -> Qwen3Config:
+        config = super().config()
+        config.update({"intermediate_size": 3072, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128})
+        return config
+
+
+@dataclass(frozen=True)
 class Work:
     """One step: prompts of ``prompt`` tokens, ``rollouts`` of each, ``tokens`` sampled in each."""
 
@@ -121,21 +135,24 @@ ESTIMATORS: dict[str, type[Estimator]] = {"GARL": GARL, "PAFT": PAFT} | {
 }
 
 
-def estimator(name: str, work: Work, model: str, **policy: Any) -> Estimator:
+THINKING = Thinking(start="", end="<end>", separator="")
+
+
+def estimator(name: str, work: Work, model: str, sampler: dict[str, Any] | None = None, **policy: Any) -> Estimator:
     """The LightningModule of that name, with AdamW, on rollouts of exactly ``work.tokens`` tokens."""
     os.environ["PL_GLOBAL_SEED"] = "0"
-    thinking = Thinking(start="", end="<end>", separator="")
-    sampler = SamplerConfig(max_thinking_tokens=work.tokens - ANSWER, max_answer_tokens=ANSWER)
-    config = PolicyConfig(model, thinking=thinking, **policy)
-    module = ESTIMATORS[name](policy=config, sampler=sampler, rollouts=work.rollouts)
+    limits = SamplerConfig(max_thinking_tokens=work.tokens - ANSWER, max_answer_tokens=ANSWER, **(sampler or {}))
+    config = PolicyConfig(model, thinking=THINKING, **policy)
+    module = ESTIMATORS[name](policy=config, sampler=limits, rollouts=work.rollouts)
     module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=1e-4)
     return module
 
 
-def quiet_trainer(steps: int, *callbacks: Callback) -> Trainer:
-    """A Trainer on the CPU that writes nothing and does nothing but training steps."""
+def quiet_trainer(steps: int, *callbacks: Callback, device: str = "cpu", **settings: Any) -> Trainer:
+    """A Trainer on one device that writes nothing and does nothing but training steps."""
     return Trainer(
-        accelerator="cpu",
+        accelerator="gpu" if device == "cuda" else device,
+        devices=1,
         max_steps=steps,
         logger=False,
         enable_progress_bar=False,
@@ -145,6 +162,7 @@ def quiet_trainer(steps: int, *callbacks: Callback) -> Trainer:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         callbacks=list(callbacks),
+        **settings,
     )
 
 
@@ -191,7 +209,7 @@ def sampling_flops(shape: Shape, work: Work) -> float:
 def _forward_flops(shape: Shape, work: Work) -> tuple[float, float]:
     """FLOPs of a prompt, and of one continuation behind it."""
     config = shape.config()
-    width, kv_width = 64 * config.num_attention_heads, 64 * config.num_key_value_heads
+    width, kv_width = (config.head_dim * n for n in (config.num_attention_heads, config.num_key_value_heads))
     layer = config.hidden_size * (2 * width + 2 * kv_width + 3 * config.intermediate_size)
     body, pair = 2 * layer * shape.layers, 4 * width * shape.layers
     p, c = work.prompt, work.tokens

@@ -1,7 +1,7 @@
 """Builds the CPU image, runs what docs/howto/containers.md promises of it, and prints a table; 1 where a line fails.
 
-    python scripts/image_check.py                  # or make image-check
-    python scripts/image_check.py --no-build       # with the image that is there
+    python scripts/image_check.py                  # or make image-check, which has --compose too
+    python scripts/image_check.py --no-build       # with the images that are there
 
 It takes a Docker engine of 20.10 or later. Where the base image cannot be pulled, scripts/stand_in_images.sh makes one
 of Debian's packages (as root). JQLIGHT_BUILD_OPTIONS holds words for `docker build`, such as a secret with settings of
@@ -12,269 +12,353 @@ import argparse
 import json
 import os
 import re
-import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-BASE = "python:3.11-slim-bookworm"
-IMAGE = "jqlight"
+from compose_check import POSTGRES, compose_rows
+from docker_tools import (
+    BASE,
+    FIT,
+    IMAGE,
+    ROOT,
+    RUNS,
+    Done,
+    Row,
+    build,
+    build_options,
+    call,
+    commit,
+    docker,
+    ensure,
+    give,
+    last_step,
+    record,
+    steps_of,
+    wait_for,
+)
+from screenshot_mlflow import stop as stop_server
+
 LARGEST_GB, SLOWEST_RATIO, REFUSAL_S, STOP_S = 3.5, 1.3, 1.0, 10.0
-FIT = ["fit", "--config", "conf/quickstart.yaml"]
-STEP_METRIC = "time/sample"
-NOISE = re.compile(r"traceback|mempolicy|matplotlib|error saving|warning|not writable|permission", re.IGNORECASE)
-NO_NETWORK = "WARNING: IPv4 forwarding is disabled. Networking will not work.\n"
-
-Row = tuple[str, str, bool]
-"""What was tried, what came out, whether that is what is promised."""
-
-
-def call(*words: str, seconds: float = 1800, **options: object) -> "subprocess.CompletedProcess[str]":
-    """A command's outcome, with what it printed to both streams as one text."""
-    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.run(words, env=environment, text=True, timeout=seconds, check=False, **streams, **options)
-
-
-def docker(*words: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    """A docker command's outcome, without what it says itself of an engine that has no network."""
-    done = call("docker", *words, **options)
-    done.stdout = done.stdout.replace(NO_NETWORK, "")
-    return done
-
-
-def ensure(image: str) -> None:
-    """Pull an image, or make a stand-in for it."""
-    if docker("image", "inspect", image).returncode and docker("pull", image).returncode:
-        done = call(str(ROOT / "scripts" / "stand_in_images.sh"), image)
-        if done.returncode:
-            raise SystemExit(f"{image} can neither be pulled nor made:\n{done.stdout[-2000:]}")
-
-
-def build(target: str, tag: str) -> Row:
-    """Build a target of the Dockerfile."""
-    commit = call("git", "-C", str(ROOT), "rev-parse", "HEAD").stdout.strip()
-    labels = [
-        "--build-arg",
-        f"REVISION={commit}",
-        "--build-arg",
-        time.strftime("CREATED=%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    ]
-    extra = shlex.split(os.environ.get("JQLIGHT_BUILD_OPTIONS", ""))
-    start = time.monotonic()
-    done = docker("build", "--target", target, "--tag", tag, *labels, *extra, str(ROOT))
-    if done.returncode:
-        raise SystemExit(done.stdout[-4000:])
-    return f"docker build --target {target}", f"{time.monotonic() - start:.0f} s", True
+TURNS, TURN_STEPS = 6, 5
+NOISE = re.compile(
+    r"traceback|mempolicy|matplotlib|error saving|warn|not writable|permission|vllm|torch", re.IGNORECASE
+)
+USER, OTHER = 4321, 12345
+"""Users of the host that no container knows."""
+PORT = 5017
+THREADS = """
+import sys, torch
+from jqlight.machine import limit_threads
+limit_threads(int(sys.argv[1]))
+print(torch.get_num_threads())
+"""
 
 
 def contents() -> list[Row]:
-    """Size, and what is not in the image."""
+    """Size, what Debian's packages are in it, labels."""
     size = int(docker("image", "inspect", "--format", "{{.Size}}", IMAGE).stdout) / 1e9
-    tools = docker("run", "--rm", "--entrypoint", "sh", IMAGE, "-c", "command -v gcc g++ git nvcc").stdout.split()
+    tools = _inside("sh", "-c", "for t in gcc g++ cc make git nvcc; do command -v $t; done").split()
+    listed = ["dpkg-query", "--show", "--showformat", "${Package}\n"]
+    added = set(_inside(*listed).split()) - set(_inside(*listed, image=BASE).split())
+    wanted = {"libnuma1", "tini"}
+    labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", IMAGE).stdout)
+    revision = labels.get("org.opencontainers.image.revision", "")
     return [
         ("size", f"{size:.2f} GB", size <= LARGEST_GB),
-        ("compilers and git", ", ".join(tools) or "none", not tools),
+        ("compilers, make, git", ", ".join(tools) or "none", not tools),
+        ("Debian's packages beyond the base's", ", ".join(sorted(added)), added == wanted),
+        ("label of the revision", revision[:7], revision == commit()),
     ]
 
 
-def fit(runs: Path, options: list[str], steps: int, *words: str) -> "subprocess.CompletedProcess[str]":
+def _inside(*words: str, image: str = IMAGE, options: tuple[str, ...] = ()) -> str:
+    return docker("run", "--rm", *options, "--entrypoint", words[0], image, *words[1:]).stdout
+
+
+def threads() -> list[Row]:
+    """Threads of torch by the model's parameters, the container's cores, and the user's own number."""
+    cores = len(os.sched_getaffinity(0))
+    cases = {
+        ("0.4 M parameters", "400000", ()): 1,
+        ("1 G parameters", "1000000000", ()): cores,
+        ("1 G parameters, --cpus 1", "1000000000", ("--cpus", "1")): 1,
+        ("0.4 M parameters, -e OMP_NUM_THREADS=2", "400000", ("-e", "OMP_NUM_THREADS=2")): 2,
+    }
+    rows = []
+    for (name, parameters, options), wanted in cases.items():
+        used = _inside("python", "-c", THREADS, parameters, options=options).strip()
+        rows.append((f"threads, {name}", f"{used} on {cores} cores", used == str(wanted)))
+    return rows
+
+
+def fit(runs: Path, options: list[str], steps: int, *words: str) -> Done:
     """The documented line, shortened to ``steps``."""
     short = ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps)]
-    return docker("run", "--rm", *options, "-v", f"{runs}:/home/jqlight/runs", IMAGE, *FIT, *short, *words)
+    return docker("run", "--rm", *options, "-v", f"{runs}:{RUNS}", IMAGE, *FIT, *short, *words)
 
 
-def step_seconds(folder: Path) -> float:
-    """Median time between two steps, by the run's own metrics."""
-    times = [row["time"] for row in steps_of(folder / "metrics.jsonl")]
+def flags(work: Path) -> list[Row]:
+    """The documented line as it stands, on folders of several owners, and with the flags that people add."""
+    limited = ["--user", f"{OTHER}:{OTHER}", "--read-only", "--tmpfs", "/tmp", "--network", "none"]
+    cases = {
+        "as it stands, no folder there": ([], None, 1000),
+        "as it stands, a folder of the host's user": ([], USER, USER),
+        f"no folder there, -e JQLIGHT_USER={USER}:{USER}": (["-e", f"JQLIGHT_USER={USER}:{USER}"], None, USER),
+        "all of the following": ([*limited, "--memory", "2g", "--cpus", "1"], OTHER, OTHER),
+        f"--user {OTHER}:{OTHER}": (["--user", f"{OTHER}:{OTHER}"], OTHER, OTHER),
+        "--read-only --tmpfs /tmp": (["--read-only", "--tmpfs", "/tmp"], None, 1000),
+        "--network none": (["--network", "none"], None, 1000),
+        "--memory 2g": (["--memory", "2g"], None, 1000),
+        "--cpus 1": (["--cpus", "1"], None, 1000),
+    }
+    rows = []
+    for number, (name, (options, owner, wanted)) in enumerate(cases.items()):
+        runs = work / f"flags{number}"
+        if owner:
+            runs.mkdir()
+            give(runs, owner)
+        done = fit(runs, options, 4)
+        strange = [line for line in done.stdout.splitlines() if NOISE.search(line)]
+        owners = {path.stat().st_uid for path in runs.rglob("*")}
+        text = f"exit {done.returncode}, files of user {', '.join(map(str, owners))}, {len(strange)} strange lines"
+        rows.append((f"docker run, {name}", text, done.returncode == 0 and not strange and owners == {wanted}))
+        if not rows[-1][2]:
+            print(done.stdout[-3000:], flush=True)
+        if number == 0:
+            rows.append(moved(work, runs))
+    return rows
+
+
+def against_host(work: Path) -> list[Row]:
+    """Time of a step beside the host's: both runs at once, each stopped while the other goes on, in turns."""
+    name, runs, host = f"jqlight-check-{os.getpid()}", work / "timed", work / "runs" / "host"
+    endless = [*FIT, "--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
+    journals = {"there": runs / "quickstart" / "metrics.jsonl", "here": host / "metrics.jsonl"}
+    docker("run", "--rm", "--detach", "--name", name, "-v", f"{runs}:{RUNS}", IMAGE, *endless)
+    try:
+        wait_for(lambda: last_step(journals["there"]) >= 2, 600)
+        docker("pause", name)
+        with _on_host([*endless, "--run_dir", str(host)], work) as process:
+            wait_for(lambda: last_step(journals["here"]) >= 2 or process.poll() is not None, 600)
+            if process.poll() is not None:
+                return [("step beside the host's", "the host has no vLLM to compare with", True)]
+            os.killpg(process.pid, signal.SIGSTOP)
+            turns = {
+                "there": (lambda: docker("unpause", name), lambda: docker("pause", name)),
+                "here": (
+                    lambda: os.killpg(process.pid, signal.SIGCONT),
+                    lambda: os.killpg(process.pid, signal.SIGSTOP),
+                ),
+            }
+            spans: dict[str, list[tuple[float, float]]] = {"there": [], "here": []}
+            load = os.getloadavg()[0]
+            for side in ("there", "here") * TURNS:
+                start, stop = turns[side]
+                done = last_step(journals[side])
+                start()
+                begin = time.time()
+                wait_for(lambda side=side, done=done: last_step(journals[side]) >= done + TURN_STEPS, 300)
+                spans[side].append((begin, time.time()))
+                stop()
+    finally:
+        docker("unpause", name)
+        docker("kill", name)
+    medians = {side: [_median_step(journals[side], span) for span in spans[side]] for side in spans}
+    ratios = [there / here for there, here in zip(medians["there"], medians["here"], strict=True)]
+    there, here, ratio = (statistics.median(values) for values in (medians["there"], medians["here"], ratios))
+    text = f"{there:.2f} s and {here:.2f} s, {ratio:.2f} times (median of {TURNS} turns of {TURN_STEPS} steps: "
+    text += f"{min(ratios):.2f} to {max(ratios):.2f}); load {load:.0f}"
+    return [("step beside the host's", text, ratio <= SLOWEST_RATIO)]
+
+
+@contextmanager
+def _on_host(words: list[str], work: Path) -> Iterator["subprocess.Popen[str]"]:
+    """jqlight on the host, with threads as it chooses them itself, ended with the block."""
+    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    with (work / "host.log").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jqlight", *words],
+            cwd=work, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _median_step(journal: Path, span: tuple[float, float]) -> float:
+    """Median seconds between two steps that both fell in ``span``."""
+    times = [row["time"] for row in steps_of(journal) if span[0] <= row["time"] <= span[1]]
     return statistics.median(after - before for before, after in pairwise(times))
 
 
-def steps_of(journal: Path) -> list[dict[str, float]]:
-    """The lines of training steps in a run's metrics."""
-    rows = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
-    return [row for row in rows if STEP_METRIC in row]
-
-
-def verdict(done: "subprocess.CompletedProcess[str]", runs: Path) -> tuple[str, bool]:
-    """How a run ended, who owns what it wrote, and what it printed that is not jqlight's."""
-    noise = [line for line in done.stdout.splitlines() if NOISE.search(line)]
-    owners = {f"{path.stat().st_uid}" for path in (runs / "quickstart").rglob("*")} if not done.returncode else set()
-    text = f"exit {done.returncode}, files of user {', '.join(owners) or '-'}, {len(noise)} strange lines"
-    return text, done.returncode == 0 and not noise and "0" not in owners and len(owners) == 1
-
-
-def flags(work: Path, steps: int) -> list[Row]:
-    """The documented line as it stands and with the flags that people add."""
-    rows = []
-    given = {"as it stands": [], "--network none": ["--network", "none"], "--memory 2g": ["--memory", "2g"]}
-    given |= {"--cpus 1": ["--cpus", "1"], "--read-only --tmpfs /tmp": ["--read-only", "--tmpfs", "/tmp"]}
-    given["--user 12345:12345"] = ["--user", "12345:12345"]
-    for name, options in given.items():
-        runs = work / re.sub(r"\W+", "_", name)
-        if "--user" in options:
-            runs.mkdir()
-            os.chown(runs, 12345, 12345)
-        done = fit(runs, options, steps if name == "as it stands" else 5)
-        text, good = verdict(done, runs)
-        rows.append((f"docker run, {name}", text, good))
-        print(rows[-1], flush=True)
-        if not good:
-            print(done.stdout[-3000:])
-    return rows
-
-
-def against_host(work: Path, steps: int) -> list[Row]:
-    """Time of a step beside the host's, one after the other."""
-    short = ["--trainer.max_steps", str(steps), "--trainer.val_check_interval", str(steps), "--run_dir", "runs/host"]
-    done = call(sys.executable, "-m", "jqlight", *FIT, *short, cwd=work)
-    if done.returncode:
-        return [("step beside the host's", "the host has no vLLM to compare with", True)]
-    here, there = step_seconds(work / "runs" / "host"), step_seconds(work / "as_it_stands" / "quickstart")
-    ratio = there / here
-    return [("step beside the host's", f"{there:.2f} s and {here:.2f} s, {ratio:.2f} times", ratio <= SLOWEST_RATIO)]
-
-
 def refusal(work: Path) -> list[Row]:
-    """A folder that cannot be written."""
+    """A folder that cannot be written: one sentence, before an engine starts."""
     locked = work / "locked"
-    locked.mkdir(mode=0o555)
-    os.chown(locked, 1000, 1000)
-    rows = []
-    for name, options in {"--user 12345": ["--user", "12345:12345"], "read-only mount": []}.items():
-        mount = f"{locked}:/home/jqlight/runs" + (":ro" if not options else "")
-        start = time.monotonic()
-        done = docker("run", "--rm", *options, "-v", mount, IMAGE, *FIT)
-        seconds, lines = time.monotonic() - start, done.stdout.strip().count("\n") + 1
-        text = f"exit {done.returncode}, {lines} line, {seconds:.1f} s"
-        rows.append((f"no right to write, {name}", text, done.returncode == 2 and lines == 1 and seconds <= REFUSAL_S))
+    locked.mkdir(mode=0o755)
+    give(locked, USER)
+    rows, load = [], os.getloadavg()[0]
+    for name, options, mode in (("--user 12345", ["--user", "12345:12345"], ""), ("a read-only mount", [], ":ro")):
+        mounted = [*options, "-v", f"{locked}:{RUNS}{mode}"]
+        tries, empty = [], []
+        for _ in range(3):
+            empty.append(_seconds(lambda: _inside("true")))
+            start = time.monotonic()
+            done = docker("run", "--rm", *mounted, IMAGE, *FIT)
+            tries.append(time.monotonic() - start)
+        # Where others keep the cores busy, the clock says what they do; then the processor's time counts.
+        times = _inside("sh", "-c", f"jqlight-entrypoint {' '.join(FIT)} 2> /dev/null; times", options=tuple(mounted))
+        busy = sum(60 * float(minutes) + float(seconds) for minutes, seconds in re.findall(r"(\d+)m([\d.]+)s", times))
+        seconds, lines = statistics.median(tries), len(done.stdout.strip().splitlines())
+        text = f"exit {done.returncode}, {lines} line, {seconds:.1f} s, of which an empty container takes "
+        text += f"{statistics.median(empty):.1f} s (medians of 3, load {load:.0f}); {busy:.2f} s of processor time"
+        quick = seconds <= REFUSAL_S or (load > (os.cpu_count() or 1) and busy <= REFUSAL_S / 2)
+        rows.append((f"no right to write, {name}", text, done.returncode == 2 and lines == 1 and quick))
     return rows
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
 
 
 def stopped(work: Path) -> list[Row]:
-    """``docker stop`` in the middle, and a second run that goes on."""
-    runs, name = work / "stopped", f"jqlight-check-{os.getpid()}"
-    mount = ["-v", f"{runs}:/home/jqlight/runs"]
-    docker("run", "--detach", "--name", name, *mount, IMAGE, *FIT)
-    journal = runs / "quickstart" / "metrics.jsonl"
-    wait_for(lambda: last_step(journal) >= 5, 600)
-    start = time.monotonic()
-    docker("stop", name)
-    seconds = time.monotonic() - start
-    code = docker("inspect", "--format", "{{.State.ExitCode}}", name).stdout.strip()
-    docker("rm", name)
-    step, status = last_step(journal), json.loads((runs / "quickstart" / "run.json").read_text()).get("status")
-    limit = ["--trainer.max_steps", str(step + 3), "--ckpt_path", "last"]
-    again = docker("run", "--rm", *mount, IMAGE, *FIT, *limit)
-    next_step = min((int(row["step"]) for row in steps_of(journal) if row["step"] > step), default=0)
-    good = (code, status, again.returncode, next_step) == ("143", "KILLED", 0, step + 1)
-    text = (
-        f"exit {code} after {seconds:.1f} s, {status} at step {step}; resumed at {next_step}, exit {again.returncode}"
-    )
-    return [("docker stop, then --ckpt_path last", text, good and seconds <= STOP_S)]
-
-
-def last_step(journal: Path) -> int:
-    """The last training step in a run's metrics."""
-    return int(max((row["step"] for row in steps_of(journal)), default=0)) if journal.exists() else 0
-
-
-def wait_for(condition: Callable[[], bool], seconds: float) -> None:
-    """Return when ``condition`` holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"nothing after {seconds:.0f} s")
-        time.sleep(0.5)
-
-
-def moved(work: Path) -> list[Row]:
-    """The run of the first line, opened on the host from another folder."""
-    from jqlight.tracking.journal import read_record
+    """``docker stop`` in the middle; ``docker start`` of the same container, then another run, go on from there."""
     from jqlight.tracking.mlflow import open_store, recorded_store
 
-    there = work / "moved"
-    shutil.copytree(work / "as_it_stands", there)
+    runs, name = work / "stopped", f"jqlight-check-{os.getpid()}"
+    mount, journal = ["-v", f"{runs}:{RUNS}"], runs / "quickstart" / "metrics.jsonl"
+    docker("run", "--detach", "--name", name, *mount, IMAGE, *FIT, "--ckpt_path", "last")
+    rows = []
+    for begun in ("docker run", "docker start"):
+        before = last_step(journal)
+        wait_for(lambda before=before: last_step(journal) >= before + 4, 600)
+        start = time.monotonic()
+        docker("stop", name)
+        seconds = time.monotonic() - start
+        code = docker("inspect", "--format", "{{.State.ExitCode}}", name).stdout.strip()
+        copy = work / f"copy of {begun}"
+        shutil.copytree(runs, copy)
+        noted = record(copy / "quickstart")
+        status = open_store(recorded_store(copy / "quickstart")).get_run(noted["run_id"]).info.status
+        text = f"exit {code} after {seconds:.1f} s, {status} at step {last_step(journal)}"
+        rows.append((f"docker stop after {begun}", text, (code, status, seconds <= STOP_S) == ("143", "KILLED", True)))
+        if begun == "docker run":
+            docker("start", name)
+    docker("rm", name)
+    step = last_step(journal)
+    again = docker("run", "--rm", *mount, IMAGE, *FIT, "--ckpt_path", "last", "--trainer.max_steps", str(step + 3))
+    done = [int(row["step"]) for row in steps_of(journal)]
+    good = again.returncode == 0 and done == list(range(1, step + 4))
+    return [
+        *rows,
+        ("docker run --ckpt_path last", f"exit {again.returncode}, steps {done[0]} to {done[-1]}, each once", good),
+    ]
+
+
+def moved(work: Path, runs: Path) -> Row:
+    """A run of the container in another folder of the host: all that its store lists comes from `jqlight ui`."""
+    from jqlight.tracking.mlflow import open_store, recorded_store
+
+    there = work / "moved" / "elsewhere"
+    shutil.copytree(runs, there)
     run = there / "quickstart"
-    client = open_store(recorded_store(run))
-    names = [entry.path for entry in client.list_artifacts(read_record(run)["run_id"])]
-    return [("opened on the host, moved", f"artifacts: {', '.join(names)}", {"config.yaml", "samples"} <= set(names))]
+    command = [sys.executable, "-m", "jqlight", "ui", str(run), "--port", str(PORT)]
+    with (work / "ui.log").open("w") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            wait_for(lambda: _body(f"http://127.0.0.1:{PORT}/health") is not None, 120)
+            client, run_id = open_store(recorded_store(run)), record(run)["run_id"]
+            folders, files = [""], []
+            while folders:
+                for entry in client.list_artifacts(run_id, folders.pop()):
+                    (folders if entry.is_dir else files).append(entry.path)
+            url = f"http://127.0.0.1:{PORT}/get-artifact?run_uuid={run_id}&path="
+            opened = [path for path in files if _body(url + path)]
+        finally:
+            stop_server(server)
+    good = len(files) == len(opened) and {"config.yaml"} <= set(files)
+    return "moved to another folder, opened with jqlight ui", f"{len(opened)} of {len(files)} artifacts open", good
 
 
-def compose(work: Path) -> list[Row]:
-    """A run that logs to the server of compose.yaml; the server is away in the middle."""
-    shutil.copy(ROOT / "compose.yaml", work)
-    command = ["docker", "compose"] if docker("compose", "version").returncode == 0 else ["docker-compose"]
-
-    def services(*words: str) -> "subprocess.CompletedProcess[str]":
-        return call(*command, *words, cwd=work)
-
+def _body(url: str) -> bytes | None:
     try:
-        services("up", "--detach", "mlflow")
-        wait_for(lambda: answers("http://127.0.0.1:5000/health"), 300)
-        options = ["--trainer.max_steps", "30", "--run_dir", "runs/served"]
-        training = subprocess.Popen([*command, "run", "--rm", "-T", "jqlight", *FIT, *options], cwd=work)
-        journal = work / "runs" / "served" / "metrics.jsonl"
-        wait_for(lambda: last_step(journal) >= 3, 600)
-        services("kill", "mlflow")
-        code = training.wait(600)
-        services("up", "--detach", "mlflow")
-        wait_for(lambda: answers("http://127.0.0.1:5000/health"), 300)
-        synced = services("run", "--rm", "-T", "jqlight", "sync", "runs/served")
-        steps = metric_steps("http://127.0.0.1:5000", json.loads((journal.parent / "run.json").read_text())["run_id"])
-    finally:
-        services("down", "--volumes")
-    good = code == 0 and synced.returncode == 0 and steps == list(range(1, 31))
-    return [("compose, server killed, jqlight sync", f"exit {code}, {len(steps)} of 30 steps in MLflow", good)]
-
-
-def answers(url: str) -> bool:
-    """Whether a server answers there."""
-    try:
-        with urllib.request.urlopen(url, timeout=3):
-            return True
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.read()
     except OSError:
-        return False
+        return None
 
 
-def metric_steps(server: str, run_id: str) -> list[int]:
-    """The training steps that MLflow knows of a run."""
-    from jqlight.tracking.mlflow import open_store
-
-    history = open_store(server).get_metric_history(run_id, STEP_METRIC)
-    return sorted({metric.step for metric in history})
+def static() -> list[Row]:
+    """The Dockerfile by hadolint, and the packages of the gpu target, which is not built here."""
+    lint = call("hadolint", str(ROOT / "Dockerfile")) if shutil.which("hadolint") else None
+    found = f"{len(lint.stdout.splitlines())} findings" if lint else "not run: no hadolint on PATH"
+    docker("build", "--target", "wheel", "--tag", "jqlight-wheel", *build_options(), str(ROOT))
+    secret = re.search(r"id=pip,src=(\S+)", " ".join(build_options()))
+    options = ["-v", f"{secret[1]}:/etc/pip.conf:ro"] if secret else []
+    done = docker(
+        "run", "--rm", "--network", "host", *options, "jqlight-wheel", "sh", "-c",
+        "wheel=$(echo /wheel/*.whl) && pip install --dry-run --quiet --report - \"${wheel}[gpu,lora]\"",
+    )  # fmt: skip
+    plan = {} if done.returncode else json.loads(done.stdout[done.stdout.index("{") :])
+    chosen = {item["metadata"]["name"]: item["metadata"]["version"] for item in plan.get("install", [])}
+    text = f"{len(chosen)} packages, torch {chosen.get('torch')}, vllm {chosen.get('vllm')}; not built"
+    return [
+        ("hadolint", found, lint is None or lint.returncode == 0),
+        ("gpu target, pip's resolution", text, {"torch", "vllm"} <= set(chosen)),
+    ]
 
 
 def main() -> int:
     """Build, try, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--no-build", action="store_true", help="use the image that is there")
+    parser.add_argument("--no-build", action="store_true", help="use the images that are there")
     parser.add_argument("--compose", action="store_true", help="also run the services of compose.yaml")
-    parser.add_argument("--steps", type=int, default=40, help="of the run that is timed (default: 40)")
+    parser.add_argument("--only", help="only these checks, by the names of their functions and commas")
+    parser.add_argument("--pictures", type=Path, help="with --compose: path of pictures of MLflow's pages")
     options = parser.parse_args()
     rows: list[Row] = []
     if not options.no_build:
         ensure(BASE)
         rows.append(build("cpu", IMAGE))
+        if options.compose:
+            ensure(POSTGRES)
+            rows.append(build("mlflow", f"{IMAGE}-mlflow"))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         work.chmod(0o755)
         shutil.copytree(ROOT / "conf", work / "conf")
-        rows += contents() + flags(work, options.steps) + against_host(work, options.steps)
-        rows += refusal(work) + stopped(work) + moved(work)
+        checks: dict[str, Callable[[], list[Row]]] = {
+            "static": static,
+            "contents": contents,
+            "threads": threads,
+            "flags": lambda: flags(work),
+            "refusal": lambda: refusal(work),
+            "against_host": lambda: against_host(work),
+            "stopped": lambda: stopped(work),
+        }
         if options.compose:
-            ensure("postgres:17-bookworm")
-            if not options.no_build:
-                rows.append(build("mlflow", "jqlight-mlflow"))
-            rows += compose(work)
+            checks["compose"] = lambda: compose_rows(work / "served", options.pictures)
+        try:
+            for name in options.only.split(",") if options.only else checks:
+                found = checks[name]()
+                rows += found
+                print(*found, sep="\n", flush=True)
+        finally:
+            give(work, os.getuid())
     print("\n| tried | came out | |\n|---|---|---|")
     for name, text, good in rows:
         print(f"| {name} | {text} | {'as promised' if good else 'NOT as promised'} |")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stand-ins for the two images that Docker Hub has, made of Debian's packages where nothing can be pulled (as root):
-#   scripts/stand_in_images.sh python:3.11-slim-bookworm    debootstrap and this machine's own CPython 3.11
+#   scripts/stand_in_images.sh python:3.11-slim-bookworm    debootstrap and the CPython 3.11 that PYTHON names
 #   scripts/stand_in_images.sh postgres:17-bookworm         the first one and Debian's PostgreSQL
 # They take this machine's package sources and certificates, so they are for tests on it alone.
 set -euo pipefail
@@ -10,8 +10,9 @@ trap 'rm -rf "$work"' EXIT
 
 make_python() {
   local root=$work/root python
-  python=$(python3 -c "import sys; print(sys.base_prefix)")
-  debootstrap --variant=minbase --include=ca-certificates,netbase,tzdata,libssl3,libffi8,libsqlite3-0,libreadline8,libbz2-1.0,liblzma5,libncursesw6,libuuid1,libexpat1,libgdbm6,libdb5.3 \
+  python=$("${PYTHON:-python3}" -c "import sys; print(sys.base_prefix)")
+  [ "$python" != /usr ] || { echo "PYTHON: Debian's own, which cannot be copied; name another CPython 3.11" >&2; exit 2; }
+  DPKG_FORCE=unsafe-io debootstrap --variant=minbase --include=ca-certificates,netbase,tzdata,libssl3,libffi8,libsqlite3-0,libreadline8,libbz2-1.0,liblzma5,libncursesw6,libuuid1,libexpat1,libgdbm6,libdb5.3 \
     bookworm "$root" "$(awk '/^URIs:/{print $2; exit}' /etc/apt/sources.list.d/debian.sources)"
   tar -C "$python" --exclude='lib/python3.11/site-packages/*' --exclude='lib/python3.11/test' --exclude=__pycache__ \
     --exclude='lib/python3.11/lib-dynload/_tkinter*' --exclude='lib/python3.11/config-*' --exclude='bin/*' -c . |
@@ -51,7 +52,7 @@ SCRIPT
   chmod +x "$work/entrypoint.sh"
   cat > "$work/Dockerfile" <<'FILE'
 FROM python:3.11-slim-bookworm
-RUN apt-get update && apt-get install -y --no-install-recommends postgresql && rm -rf /var/lib/apt/lists/* && mkdir -p /var/lib/postgresql/data
+RUN echo force-unsafe-io > /etc/dpkg/dpkg.cfg.d/fast && apt-get update && apt-get install -y --no-install-recommends postgresql && rm -rf /var/lib/apt/lists/* && mkdir -p /var/lib/postgresql/data
 COPY entrypoint.sh /usr/local/bin/
 ENTRYPOINT ["entrypoint.sh"]
 FILE

@@ -58,6 +58,7 @@ class Climber(LightningModule):
         time.sleep(self.pause)
         optimizer = self.optimizers()
         self.policy.weight.grad = -torch.ones(1)
+        rate = optimizer.param_groups[0]["lr"]
         optimizer.step()
         scheduler = self.lr_schedulers()
         if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
@@ -67,7 +68,7 @@ class Climber(LightningModule):
         if self.fail_at and self.global_step == self.fail_at:
             raise DataError("record 7 of train.json: no answer")
         self.log("train/success", self.policy.weight.item(), prog_bar=True)
-        self.log("train/lr", optimizer.param_groups[0]["lr"])
+        self.log("train/lr", rate)
 
     def _score(self, stage):
         weight = self.policy.weight.item()

@@ -2,7 +2,8 @@
 
 It writes what the runner looks at (metrics.jsonl, checkpoints/last.ckpt) and obeys a few settings of its own:
 ``--fake.steps N``, ``--fake.seconds S`` per step, ``--fake.fail_at STEP`` (once: a resumed run goes on),
-``--fake.crash``, ``--fake.fail_test`` (the first ``test`` fails), ``--fake.polite`` (ends with 0 when asked to stop).
+``--fake.leave`` (once: ends with 0 halfway), ``--fake.crash``,
+``--fake.fail_test`` (the first ``test`` fails), ``--fake.polite`` (ends with 0 when asked to stop).
 """
 
 import json
@@ -33,6 +34,11 @@ def main(argv: list[str]) -> int:
         print("progress 1\rprogress 2\rprogress 3")
         print("jqlight fit: model.q: given 7, allowed is a number from 0 to 1", file=sys.stderr)
         return 2
+    leaves = "fake.leave" in options and first == 0
+    (folder / "run.json").write_text(json.dumps({"status": "RUNNING" if leaves else "FINISHED"}))
+    if leaves:
+        checkpoint.write_text("1")
+        return 0
     for step in range(first + 1, int(options.get("fake.steps", 3)) + 1):
         time.sleep(float(options.get("fake.seconds", 0)))
         if step == int(options.get("fake.fail_at", -1)) and first == 0:

@@ -143,7 +143,11 @@ def test_the_server_is_reached_where_jqlight_looks_and_from_this_machine_alone()
     assert any(
         word.startswith("--allowed-hosts") and f"{host.hostname}:*" in word for word in services["mlflow"]["command"]
     )
-    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service.get("ports", []))
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert [f"http://{port.rpartition(':')[0]}" for port in published] == [
+        services["jqlight"]["environment"]["JQLIGHT_MLFLOW_PAGES"]
+    ]
+    assert all(port.startswith("127.0.0.1:") for port in published)
 
 
 def test_runs_are_mounted_where_the_entry_point_looks():

@@ -66,6 +66,11 @@ def without(folder: Path, *names: str) -> None:
     save_file({n: w for n, w in weights.items() if n not in names}, folder / "model.safetensors")
 
 
+def put(folder: Path, name: str, weight: torch.Tensor) -> None:
+    weights = {**load_file(folder / "model.safetensors"), name: weight}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def cut(file: Path, size: int) -> None:
     file.write_bytes(file.read_bytes()[:size])
 
@@ -127,8 +132,33 @@ DAMAGE = {
     "compiled": (lambda m: rename(m, "_orig_mod."), "begin with '_orig_mod.', as torch.compile saves them"),
     "parallel": (lambda m: rename(m, "module."), "begin with 'module.', as DistributedDataParallel"),
     "adapted": (lambda m: rename(m, "base_model.model."), "begin with 'base_model.model.', as PEFT"),
+    "four bits": (
+        lambda m: change(m / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "are quantised .quantization_config in config.json: bitsandbytes., allowed are plain ones",
+    ),
     "other names": (lambda m: rename(m, "net."), r"the file has others: net.model.embed_tokens.weight"),
     "adapter alone": (lambda m: (m / "adapter_config.json").write_text("{}"), "holds an adapter of PEFT"),
+    "more layers": (
+        lambda m: change(m / "config.json", num_hidden_layers=2, layer_types=["full_attention"] * 2),
+        r"of more layers than its config.json describes \(model.layers.2.input_layernorm.weight",
+    ),
+    "adapter inside": (
+        lambda m: put(m, "model.layers.0.self_attn.q_proj.lora_A.default.weight", torch.ones(4, 96)),
+        "hold an adapter beside those that it changes",
+    ),
+    "not a number": (
+        lambda m: put(m, "model.norm.weight", torch.full((96,), torch.nan)),
+        "the weight model.norm.weight in .* holds NaN or infinity",
+    ),
+    "infinite": (lambda m: put(m, "model.norm.weight", torch.full((96,), torch.inf)), "holds NaN or infinity"),
+    "integers": (
+        lambda m: put(m, "model.norm.weight", torch.ones(96, dtype=torch.int8)),
+        "model.safetensors holds model.norm.weight as I8, without a quantization_config",
+    ),
+    "eight bits": (
+        lambda m: put(m, "model.norm.weight", torch.ones(96).to(torch.float8_e4m3fn)),
+        "model.norm.weight as F8_E4M3, without",
+    ),
     "rows fewer than tokens": (
         lambda m: change(m / "config.json", vocab_size=3),
         "'</think>' as id 3.*3 embedding rows",
@@ -157,6 +187,27 @@ def test_a_whole_folder_passes_and_what_lies_beside_it_does_not_matter(folder: P
     (folder / "pytorch_model.bin").write_text(LFS)
     (folder / "notes.json").write_text("{")
     read_all(folder)
+
+
+def test_tensors_that_the_model_has_no_use_for_are_told(folder: Path, caplog) -> None:
+    put(folder, "score.weight", torch.ones(2, 96))
+    with caplog.at_level("WARNING", "jqlight"):
+        read_all(folder)
+    assert [m for m in caplog.messages if f"1 tensors in {folder} are left out" in m and "score.weight" in m]
+
+
+@pytest.mark.parametrize("split", [lambda folder: None, in_two])
+def test_numbers_are_checked_for_an_engine_that_reads_them_by_itself(split, folder: Path) -> None:
+    split(folder)
+    model_folder.check_numbers(str(folder))
+    model_folder.check_numbers("org/a-model-of-the-hub")
+    file = max(folder.glob("*.safetensors"))
+    weights = load_file(file)
+    name = max(weights)
+    weights[name][..., 0] = torch.nan
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=f"the weight {name} in .* holds NaN or infinity"):
+        model_folder.check_numbers(str(folder))
 
 
 def test_weights_are_checked_without_being_read(folder: Path) -> None:

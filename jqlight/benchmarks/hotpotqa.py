@@ -25,7 +25,7 @@ class HotpotQA(ParagraphBenchmark):
     id_field: ClassVar[str] = "_id"
     files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
         **records.FILES,
-        "validation": ("validation.json", "validation.jsonl", "dev.json", "dev.jsonl", "*dev_distractor*.json"),
+        "validation": (*records.FILES["validation"][:8], "*dev_distractor*.json"),
     }
     hub: ClassVar[HubSource | None] = HubSource("hotpotqa/hotpot_qa", "distractor", id_field="id")
     verifiers: ClassVar[Mapping[str, Verifier]] = {**ParagraphBenchmark.verifiers, "f1_": hotpotqa_f1}

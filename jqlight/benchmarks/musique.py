@@ -21,8 +21,8 @@ class MuSiQue(ParagraphBenchmark):
     task: ClassVar[str] = prompts.MUSIQUE
     sizes: ClassVar[Mapping[Split, int]] = {"train": 9985, "validation": 579, "test": 445}
     files: ClassVar[Mapping[Split, tuple[str, ...]]] = {
-        "train": (*records.FILES["train"][:2], "musique_ans*train*.jsonl", *records.FILES["train"][2:]),
-        "validation": (*records.FILES["validation"][:4], "musique_ans*dev*.jsonl", *records.FILES["validation"][4:]),
+        "train": (*records.FILES["train"][:4], "musique_ans*train*.jsonl", *records.FILES["train"][4:]),
+        "validation": (*records.FILES["validation"][:8], "musique_ans*dev*.jsonl", *records.FILES["validation"][8:]),
         "test": records.FILES["test"],
     }
     hub: ClassVar[HubSource | None] = HubSource("dgslibisey/MuSiQue")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypeVar
 
 from jqlight import hub
+from jqlight.benchmarks.tables import csv_rows, parquet_rows
 from jqlight.errors import ConfigError, DataError
 from jqlight.files import stable_hash
 
@@ -18,11 +19,18 @@ _T = TypeVar("_T")
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+_SUFFIXES = (".json", ".jsonl", ".parquet", ".csv")
+
+
+def _names(*stems: str) -> tuple[str, ...]:
+    return tuple(stem + suffix for stem in stems for suffix in _SUFFIXES)
+
+
 FILES: Mapping[Split, tuple[str, ...]] = {
-    "train": ("train.json", "train.jsonl", "*train*.json", "*train*.jsonl"),
-    "validation": ("validation.json", "validation.jsonl", "dev.json", "dev.jsonl", "*dev*.json", "*dev*.jsonl"),
+    "train": _names("train", "*train*"),
+    "validation": _names("validation", "dev", "*dev*", "*validation*"),
     # No wider pattern: the official test files of HotpotQA and MuSiQue have no answers.
-    "test": ("test.json", "test.jsonl"),
+    "test": _names("test"),
 }
 """File names looked for in a folder, the first pattern that matches wins."""
 
@@ -72,13 +80,13 @@ class Record(dict[str, Any]):
         return [self.as_text(value, key, "a list of strings") for value in self.items_of(key)]
 
     def aliases(self, key: str) -> list[str]:
-        """The strings under ``key``: a list, a single string, or none where it is null or missing.
+        """The strings under ``key``: a list, a single string, or none where it is null, empty or missing.
 
         Raises:
             DataError: anything else.
         """
         value = self.get(key)
-        return [] if value is None else [value] if isinstance(value, str) else self.texts(key)
+        return [] if value in (None, "") else [value] if isinstance(value, str) else self.texts(key)
 
     def flag(self, key: str) -> bool:
         """The truth value under ``key``.
@@ -221,7 +229,7 @@ def find_file(folder: Path, patterns: Sequence[str]) -> Path | None:
         if len(matches) > 1:
             raise ConfigError(
                 f"data.path: folder '{folder}' has several files for one split ({', '.join(m.name for m in matches)}); "
-                f"leave one, or name it {patterns[0]}"
+                f"leave one, or name it {patterns[0].rpartition('.')[0]}{matches[0].suffix}"
             )
         if matches:
             return matches[0]
@@ -229,10 +237,10 @@ def find_file(folder: Path, patterns: Sequence[str]) -> Path | None:
 
 
 def read_file(path: Path, id_field: str) -> Iterator[Record]:
-    """Records of a JSON array or a JSON Lines file (the suffix .jsonl decides).
+    """Records of a file of JSON Lines, Parquet or CSV, as its suffix says, of another name a JSON array.
 
     Raises:
-        DataError: no UTF-8 text, text that is not JSON, an entry that is not an object or has no id, or no entry.
+        DataError: no text of that kind in UTF-8, an entry that is not an object or has no id, or no entry.
     """
     empty = True
     for location, entry in _entries(path):
@@ -243,7 +251,13 @@ def read_file(path: Path, id_field: str) -> Iterator[Record]:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix.lower() == ".parquet":
+        yield from parquet_rows(path)
+        return
     with open_text(path) as stream:
+        if path.suffix.lower() == ".csv":
+            yield from csv_rows(path, stream)
+            return
         if path.suffix.lower() == ".jsonl":
             for number, line in enumerate(stream, 1):
                 if line.strip():
@@ -282,21 +296,21 @@ def as_record(entry: Any, location: str, id_field: str, source: object) -> Recor
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """A data file as UTF-8 text, with or without a byte-order mark.
+    """A data file as UTF-8 text, with or without a byte-order mark; line ends are as written.
 
     Raises:
         DataError: a folder, a pipe or the like, a file of another kind, or bytes that are no UTF-8, also while it is
             read.
     """
     if not path.is_file():
-        raise DataError(f"{path}: is no plain file; give a JSON or JSON Lines file")
+        raise DataError(f"{path}: is no plain file; give one of JSON, JSON Lines, Parquet or CSV")
     with path.open("rb") as raw:
         head = raw.read(32)
     for beginning, kind in _OTHER_KINDS.items():
         if head.lower().startswith(beginning):
-            raise DataError(f"{path}: is {kind}; give a JSON or JSON Lines file")
+            raise DataError(f"{path}: is {kind}; give a JSON or JSON Lines file, or Parquet or CSV by that suffix")
     try:
-        with path.open(encoding="utf-8-sig") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             yield stream
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is no UTF-8 text ({_first_wrong_byte(path)}); save it as UTF-8") from error

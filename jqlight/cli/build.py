@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse.typing import PositiveFloat
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -128,6 +128,12 @@ class RunCLI(LightningCLI):
             help="Checkpoint to start from: a file, or 'last' or 'best' of run_dir (of the newest run of this name). "
             "One that lies in a run's folder continues that run, with the settings given; the optimizer's class and a "
             "schedule stay as they were.",
+        )
+        parser.add_argument(
+            "--checkpoint.every_n_steps",
+            type=PositiveInt | None,
+            default=None,
+            help="Optimizer steps between two checkpoints, in addition to every_minutes and each validation.",
         )
         parser.add_argument(
             "--checkpoint.every_minutes",

@@ -157,6 +157,8 @@ class Setting:
     """Whether it is a record whose own settings follow."""
     is_text: bool = False
     """Whether it takes a text and nothing else, null aside."""
+    choices: tuple[str, ...] = ()
+    """The words that it takes, where there are but these and a number or a text at most beside them."""
 
 
 @cache
@@ -169,7 +171,8 @@ def settings_of(prefix: str, owner: type) -> tuple[Setting, ...]:
         records = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
         is_open = not records and any(map(_is_open, options))
         is_text = str in options and set(options) <= {str, type(None)}
-        found.append(Setting(key, _default(owner, parameter), meanings.get(name, ""), is_open, bool(records), is_text))
+        meaning, default = meanings.get(name, ""), _default(owner, parameter)
+        found.append(Setting(key, default, meaning, is_open, bool(records), is_text, _choices(options)))
         for record in records:
             found += settings_of(key, record)
     return tuple(found)
@@ -245,6 +248,13 @@ def _meanings(owner: type) -> dict[str, str]:
 def _options_of(annotation: Any) -> tuple[Any, ...]:
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
+
+
+def _choices(options: tuple[Any, ...]) -> tuple[str, ...]:
+    words = [
+        word for option in options if typing.get_origin(option) is typing.Literal for word in typing.get_args(option)
+    ]
+    return tuple(str(word) for word in [*words, *(("true", "false") if bool in options else ())])
 
 
 def _is_open(option: Any) -> bool:

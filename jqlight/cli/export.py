@@ -24,9 +24,18 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--push-to-hub", metavar="NAME", help="then upload it to this model repository of the Hugging Face hub"
     )
+    parser.add_argument(
+        "--adapters", action="store_true", help="write the adapters of policy.lora alone, for peft, instead of merged"
+    )
     options = parser.parse_args(argv)
+    if options.adapters and options.push_to_hub is not None:
+        raise ConfigError("--adapters: given with --push-to-hub, which uploads whole models; leave out one of the two")
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise ConfigError(f"--out: {options.out} exists and is not an empty folder; give another")
+    if options.adapters:
+        load_policy(options.ckpt).export_adapters(options.out)
+        print(f"{options.out}: load it with PeftModel.from_pretrained(base_model, {str(options.out)!r})")
+        return 0
     if options.push_to_hub is None:
         export(options.ckpt, options.out)
         print(f"{options.out}: load it with AutoModelForCausalLM.from_pretrained({str(options.out)!r})")

@@ -27,6 +27,7 @@ RUN = (
     ("experiment_name", "jqlight", "MLflow experiment"),
     ("ckpt_path", None, "checkpoint to start from: a file, or last or best of run_dir (of this run_name)"),
     ("checkpoint.every_minutes", 1.0, "minutes between two checkpoints: the most that a killed run loses"),
+    ("checkpoint.every_n_steps", None, "optimizer steps between two checkpoints, in addition"),
     ("seed_everything", 0, "seed of everything random"),
 )
 _WIDTH = 118

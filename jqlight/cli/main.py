@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "ui": ("jqlight.cli.ui", "open MLflow on a run or a store"),
     "sync": ("jqlight.cli.sync", "upload what a run could not log while MLflow was away"),
     "doctor": ("jqlight.cli.doctor", "show versions, devices, engines and whether training can run here"),
+    "completion": ("jqlight.cli.completion", "print a script that completes jqlight's commands in bash or zsh"),
 }
 """Verb -> module with ``main(argv) -> exit code`` (``jqlight.cli.fit``: ``main(verb, line)``), and one line."""
 
@@ -139,7 +140,7 @@ def _with_negative_numbers(words: Sequence[str]) -> list[str]:
 
 def usage() -> str:
     """The text of ``jqlight --help``."""
-    commands = "\n".join(f"  {verb:<10}{line}" for verb, (_, line) in VERBS.items())
+    commands = "\n".join(f"  {verb:<12}{line}" for verb, (_, line) in VERBS.items())
     return (
         textwrap.dedent(
             """\

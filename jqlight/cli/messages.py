@@ -1,15 +1,17 @@
 """Mistakes in a config as one sentence each: the key, what was given, what is allowed."""
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from omegaconf.errors import OmegaConfBaseException
 
-from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, chosen_class, settings_of
+from jqlight.cli.config import OWN_SECTIONS, ROOTS, GivenSetting, chosen_class, find_class, settings_of
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.names import BENCHMARKS, ESTIMATORS, meant
 
@@ -23,6 +25,7 @@ RUN_KEYS = (
     "print_config",
     "help",
     "checkpoint",
+    "checkpoint.every_n_steps",
     "checkpoint.every_minutes",
 )
 """Top-level settings that are no section."""
@@ -30,6 +33,14 @@ CLASSES = {"model": ESTIMATORS, "data": BENCHMARKS}
 """Config section -> the classes that come with jqlight."""
 OWN_CLASSES = {"optimizer": "torch.optim", "lr_scheduler": "torch.optim.lr_scheduler"}
 """Section of its own -> where its classes usually come from."""
+_HOMES = {
+    "model": ("jqlight.estimators",),
+    "data": ("jqlight.benchmarks",),
+    "optimizer": ("torch.optim",),
+    "lr_scheduler": ("lightning.pytorch.cli", "torch.optim.lr_scheduler"),  # the first has a plateau with a monitor
+    "trainer.callbacks": ("lightning.pytorch.callbacks",),
+    "trainer.logger": ("lightning.pytorch.loggers",),
+}
 _KINDS = {"model": LightningModule, "data": LightningDataModule}
 
 _TYPES = {
@@ -127,7 +138,7 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
         if unrecognized[1] == "-":
             return f"-{key}: not understood; settings are given with two dashes, as in --{key} VALUE"
         if own := [name for name in RUN_KEYS if name.startswith(f"{key}.")]:
-            return f"{key}: given {_cut(_value(key, settings))}, allowed are its own settings: {', '.join(own)}"
+            return f"{key}: given {_cut(_value(key, settings))}, allowed are {' and '.join(own)}"
         return f"{_full(key, settings)}: no such setting; `jqlight fit --help` lists them"
     if text.startswith("unrecognized arguments:"):
         return f"{text.partition(': ')[2]}: not understood; settings are given as --key value"
@@ -143,7 +154,7 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
         order = f"; --{section} comes before its settings" if later else ""
         return f"{key}: no such setting{_given_where(key, settings)}{order}"
     if missing := re.search(r"arguments are required: (.+)", text):
-        return _missing_sentence([part.strip() for part in missing[1].split(",")])
+        return _missing_sentence([part.strip() for part in missing[1].split(",")], settings)
     if module := re.search(r"Problem with given class_path '([^']+)':\s*(.+)", text):
         found = re.search(r'Parser key "([^"]+)"', text)
         key = _full(found[1], settings) if found else "model"
@@ -153,12 +164,27 @@ def explain(message: str, settings: Sequence[GivenSetting]) -> str:
     return " ".join(text.split())
 
 
-def _missing_sentence(keys: Sequence[str]) -> str:
+def _missing_sentence(keys: Sequence[str], settings: Sequence[GivenSetting]) -> str:
     if set(keys) & {"model", "data"}:
         names = " and ".join(sorted(keys, reverse=True))
         return f"{names}: not given; give --config FILE (conf/ holds those that come with jqlight)"
-    key = keys[0] if keys[0].split(".")[0] in ("model", "data") else f"model.{keys[0]}"
+    owner = next((section for section in map(partial(_wants, keys[0]), reversed(settings)) if section), "model")
+    key = keys[0] if keys[0].split(".")[0] in ("model", "data") else f"{owner}.{keys[0]}"
     return f"{key}: not given, but required; add it to the config or give --{key} VALUE"
+
+
+def _wants(name: str, given: GivenSetting) -> str | None:
+    """The section of a given class (or list of such) that has to be given ``name``; None where it is none."""
+    section = given.key.removesuffix("+").removesuffix(".class_path")
+    items = given.value if isinstance(given.value, list) else [given.value]
+    paths = [str(item.get("class_path")) if isinstance(item, dict) else str(item) for item in items]
+    for module, _, bare in (path.rpartition(".") for path in paths if section in _HOMES):
+        homes = [module] if module else _HOMES[section]
+        found = next(filter(None, (find_class(section, f"{home}.{bare}") for home in homes)), None)
+        wanted = inspect.signature(found).parameters.get(name) if found else None
+        if wanted is not None and wanted.default is wanted.empty:
+            return section
+    return None
 
 
 def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -> str:

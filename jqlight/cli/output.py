@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 
 from jqlight.cli.card import write_card
 from jqlight.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ def start_line(verb: str, folder: RunFolder, module: LightningModule, data: obje
 
 
 def early_end(trainer: Trainer, start: int | None) -> str | None:
-    """Which limit ended a training, where that is not plain from its last step; None where it is.
+    """What ended a training, where that is not plain from its last step; None where it is.
 
     Args:
         trainer: after fit.
@@ -47,6 +47,11 @@ def early_end(trainer: Trainer, start: int | None) -> str | None:
     if timer and left is not None and left <= 0:
         allowed = _duration(timer.time_elapsed() + left)
         return f"{idle} and trainer.max_time, {allowed} over all sessions of the run, is used up; raise it to go on"
+    stops = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+    if trainer.should_stop and (
+        why := next((stop.stopping_reason_message for stop in stops if stop.stopping_reason_message), None)
+    ):
+        return f"stopped at step {step} by EarlyStopping: {why.removesuffix(' Signaling Trainer to stop.')}"
     return f"{idle}; raise trainer.max_steps to go on" if step == start else None
 
 

@@ -1,10 +1,16 @@
-"""Steps a ReduceLROnPlateau, which needs a score and not a step's end."""
+"""What follows the scores of validations: ReduceLROnPlateau is stepped, and watching one upside down is told."""
+
+import logging
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from jqlight.errors import ConfigError
+from jqlight.names import SCORE
 from jqlight.tracking.checkpoints import best_metric
+
+log = logging.getLogger(__name__)
 
 
 class StepPlateau(Callback):
@@ -17,6 +23,20 @@ class StepPlateau(Callback):
     def monitor(scheduler: ReduceLROnPlateau, module: LightningModule) -> str:
         """The metric that a schedule watches: its ``monitor`` setting, else what the best checkpoint is chosen by."""
         return str(getattr(scheduler, "monitor", None) or best_metric(module))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn where a rising score counts as none: both classes take lower for better unless told otherwise."""
+        schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+        watched = [
+            ("lr_scheduler.mode", self.monitor(schedule, pl_module), schedule.mode)
+            for schedule in schedules
+            if isinstance(schedule, ReduceLROnPlateau)
+        ]
+        stops = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+        watched += [("trainer.callbacks, EarlyStopping.mode", stop.monitor, stop.mode) for stop in stops]
+        for key, name, mode in watched:
+            if mode == "min" and SCORE.fullmatch(name):
+                log.warning("%s: min takes a lower %s for better; give max.", key, name)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Step the schedule; the validation before training is its start, not a step.

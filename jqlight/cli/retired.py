@@ -22,7 +22,6 @@ RETIRED: dict[str, tuple[tuple[Any, ...], str]] = {
     "model.sampler.max_importance_ratio": ((2,), "the ratios of lookahead are truncated at 2"),
     "model.sampler.enforce_eager": (_ANY, ""),
     "model.policy.share_prompt": (_ANY, ""),
-    "checkpoint.every_n_steps": (_ANY, ""),
     "data.evaluation_batch": (_ANY, ""),
 }
 """Key -> values that say what is done anyway, and why nothing else can be set. A user's class may have such a key."""

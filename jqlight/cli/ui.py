@@ -29,6 +29,8 @@ from jqlight.tracking.views import charts, try_view
 
 HOST, PORT = "127.0.0.1", 5000
 _TIMEOUT_S = 5
+_PAGES_VARIABLE = "JQLIGHT_MLFLOW_PAGES"
+"""Environment variable: where browsers find the server, which has a name of its own among containers."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,7 +70,9 @@ def exec_server(command: list[str], store: str) -> int:
 
     The store goes through the environment: a command line, with the password in it, is for everyone to see.
     """
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": store}
+    # Processes in which MLflow's judges of chats would run take a start of many seconds, and memory.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ}
+    environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_BACKEND_STORE_URI": store}
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)
 
 
@@ -142,7 +146,8 @@ def _noted(folder: Path) -> dict[str, Any]:
 
 
 def _shown(server: str) -> str:
-    return re.sub("//[^/@]*@", "//", server)  # a browser asks for name and password itself
+    """A server's address for a browser, which asks for name and password itself."""
+    return re.sub("//[^/@]*@", "//", os.environ.get(_PAGES_VARIABLE) or server)
 
 
 def in_use(port: int) -> bool:

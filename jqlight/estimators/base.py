@@ -150,6 +150,7 @@ class Estimator(PolicyModule):
             problem = self._gradient(batch, rollouts, record, scale=1 / prompts)
             if self._is_exact and not problem:
                 record.check_engine(self.global_step, self.device)
+            record.rate = self.one_optimizer.param_groups[0]["lr"]
             with record.timed("update"):
                 norm = self.all_or_nothing.step(self, problem)
         with record.timed("sync"):
@@ -218,7 +219,11 @@ class Estimator(PolicyModule):
     def draw(self, batch: StepBatch) -> RolloutGroups:
         """The rollouts of a training step, in the step's number format: autocast is a thread's own."""
         with self.trainer.precision_plugin.train_step_context():
-            return self.sample(batch.examples, "train", self.rollouts, step=batch.step, answers=self.samples_answers)
+            drawn = self.sample(batch.examples, "train", self.rollouts, step=batch.step, answers=self.samples_answers)
+        if self.sampler_config.sleep:
+            assert self.sampler is not None, "it has just drawn"
+            self.sampler.sleep()  # the sync at the end of the step wakes it
+        return drawn
 
     def _backward(self, signal: Tensor, sample: GroupSample, coefficients: Coefficients, scale: float) -> Coefficients:
         """Add a group's gradient, in the unit of the step's scale; zero where it cannot matter in that unit.

@@ -37,14 +37,16 @@ class MemoryPlan:
     cache: float
     """The engine's key-value cache."""
 
-    def line(self, free: int | None = None) -> str:
-        """One line, in GiB; ``free`` is what the device has."""
+    def text(self, free: int | None = None) -> str:
+        """Three lines of at most 80 columns, in GiB; ``free`` is what the device has."""
         held = [("weights", self.weights), ("gradients", self.gradients), ("optimizer", self.optimizer)]
-        parts = [*held, ("engine", self.engine), ("its cache", self.cache)]
-        shown = ", ".join(f"{name} {size / GIB:.2g}" for name, size in parts)
-        group = f"a whole group {self.group / GIB:.2g} ({self.checkpointed / GIB:.2g} with checkpointing)"
+        shown = ", ".join(f"{name} {size / GIB:.2g}" for name, size in held)
         total = "" if free is None else f"; free {free / GIB:.3g}"
-        return f"memory in GiB: {shown}; {group}; to undo a step {self.undo / GIB:.2g} of host memory{total}"
+        engine = f"engine {self.engine / GIB:.2g}, its cache {self.cache / GIB:.2g}"
+        group = f"a whole group {self.group / GIB:.2g} ({self.checkpointed / GIB:.2g} with checkpointing)"
+        return (
+            f"memory in GiB: {shown}{total}\n  {engine}; to undo a step {self.undo / GIB:.2g} of host memory\n  {group}"
+        )
 
 
 def plan_memory(
@@ -140,4 +142,4 @@ def memory_line(module: "Estimator", numbers: int) -> str:
         mixed=module.trainer.precision == "bf16-mixed",
         device=module.device,
     )
-    return plan.line(free_memory(module.device))
+    return plan.text(free_memory(module.device))

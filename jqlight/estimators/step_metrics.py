@@ -37,6 +37,8 @@ class StepRecord:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(("sample", "score", "update", "sync"), 0.0)
         self.ratios: ImportanceRatios | None = None
+        self.rate = 0.0
+        """Learning rate of the update; a schedule has moved on when the step is logged."""
         self.begin()
 
     @contextmanager
@@ -144,7 +146,7 @@ class StepLog:
         if peaks["out_of_memory"]:
             values["train/out_of_memory"] = peaks["out_of_memory"]
         optimizer = module.one_optimizer.optimizer
-        values |= {"train/grad_norm": grad_norm, "train/lr": optimizer.param_groups[0]["lr"]}
+        values |= {"train/grad_norm": grad_norm, "train/lr": record.rate}
         values |= self._watch(module, values["train/success"])
         if (size := update_size(optimizer)) is not None:
             values["train/update_size"] = size

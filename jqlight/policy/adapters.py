@@ -1,15 +1,20 @@
 """Low-rank adapters inside a model, and the plain weights that model and adapters amount to."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 from transformers.pytorch_utils import Conv1D
 
 from jqlight.errors import ConfigError
 from jqlight.policy.config import LoRA
+
+_ADAPTER = ".lora_"
 
 
 def inject(model: PreTrainedModel, lora: LoRA) -> None:
@@ -19,15 +24,52 @@ def inject(model: PreTrainedModel, lora: LoRA) -> None:
         ConfigError: peft is not installed, or no module is called as ``lora.target_modules`` says.
     """
     try:
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import inject_adapter_in_model
     except ImportError as error:
         raise ConfigError("policy.lora needs the package peft; install it with: pip install 'jqlight[lora]'") from error
-    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, lora_dropout=0.0)
-    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())  # holds weights transposed
     try:
-        inject_adapter_in_model(config, model)
+        inject_adapter_in_model(_peft_config(model, lora), model)
     except ValueError as error:
         raise ConfigError(f"policy.lora.target_modules: given {lora.target_modules!r}: {error}") from error
+
+
+def _peft_config(model: PreTrainedModel, lora: LoRA) -> Any:
+    """The settings as peft has them."""
+    from peft import LoraConfig
+
+    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules, lora_dropout=0.0)
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())  # holds weights transposed
+    return config
+
+
+def keep_adapters_only(module: nn.Module) -> None:
+    """Have the state of ``module`` hold its adapters alone: all else is the base model's and never changes.
+
+    A state that holds the base model's weights as well can still be loaded.
+    """
+
+    def save(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        for name in [name for name in state if name.startswith(prefix) and _ADAPTER not in name]:
+            del state[name]
+
+    def load(_: nn.Module, incompatible: Any) -> None:
+        incompatible.missing_keys[:] = [name for name in incompatible.missing_keys if _ADAPTER in name]
+
+    module.register_state_dict_post_hook(save)
+    module.register_load_state_dict_post_hook(load)
+
+
+def save_adapters(model: PreTrainedModel, lora: LoRA, base: str, folder: str | Path) -> None:
+    """Write the adapters alone as ``PeftModel.from_pretrained`` reads them; ``base`` is their model's folder or id."""
+    config = _peft_config(model, lora)
+    config.base_model_name_or_path, config.task_type, config.inference_mode = base, "CAUSAL_LM", True
+    config.save_pretrained(str(folder))
+    tensors = {
+        f"base_model.model.{name.replace('.default.', '.')}": tensor.detach().contiguous()
+        for name, tensor in model.state_dict().items()
+        if _ADAPTER in name
+    }
+    save_file(tensors, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def adapter_numbers(config: PretrainedConfig, lora: LoRA) -> int:
@@ -55,7 +97,7 @@ def _merged(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     layers = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if ".lora_" in name or id(tensor) in seen:
+        if _ADAPTER in name or id(tensor) in seen:
             continue
         seen.add(id(tensor))
         layer = layers.get(name.removesuffix(".base_layer.weight"))

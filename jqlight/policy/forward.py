@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
+from jqlight.policy.attention import PromptBeside
 from jqlight.policy.head import accumulation_dtype, log_probs, token_log_probs
 
 
@@ -18,6 +19,8 @@ class Route(NamedTuple):
     """Run a prompt once, and its continuations against its keys and values."""
     compact: bool
     """Apply the output embedding to the needed hidden states; otherwise call the whole model for its logits."""
+    two_parts: bool = False
+    """Attend to a shared prompt and to a row's own tokens apart (:mod:`jqlight.policy.attention`)."""
 
 
 class Prompt:
@@ -44,10 +47,10 @@ class Prompt:
         """log p of the first token of a continuation, over the vocabulary, (V,)."""
         return self.leaves[0]
 
-    def cache(self, rows: int) -> Cache:
-        """Keys and values in front of ``rows`` continuations, for one forward pass."""
+    def cache(self, rows: int, *, beside: bool) -> Cache:
+        """Keys and values for one forward pass of ``rows`` continuations: in front of theirs, or ``beside`` them."""
         pairs = zip(self.leaves[1::2], self.leaves[2::2])
-        return Cache(layers=[_Prefix(keys, values, rows) for keys, values in pairs])
+        return Cache(layers=[PromptBeside(*pair) if beside else _Prefix(*pair, rows) for pair in pairs])
 
     def backward(self) -> None:
         """Pass the gradients gathered in the leaves on to the parameters, and free the graph."""
@@ -93,7 +96,8 @@ class Network:
         if tokens.shape[1] < 2:
             return prompt.first.new_zeros(0)
         # Causal attention: a token never looks at the padding on its right, so that no padding mask is needed.
-        states = self._run(tokens[:, :-1], prompt.cache(len(tokens)), tokens.shape[1] - 1)
+        cache = prompt.cache(len(tokens), beside=self.route.two_parts)
+        states = self._run(tokens[:, :-1], cache, tokens.shape[1] - 1)
         return self._pick(states[scored], tokens[:, 1:][scored])
 
     def sequences(self, prompt_ids: Tensor, tokens: Tensor, scored: Tensor) -> Tensor:

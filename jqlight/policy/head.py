@@ -7,7 +7,19 @@ from torch import Tensor
 from torch.nn import functional
 
 LOGIT_BYTES = 128 << 20
-"""Logits above this many bytes are computed in chunks of rows, forward and again in backward."""
+"""Logits above so many bytes are computed in chunks of rows, forward and again in backward; on a GPU see below."""
+GPU_SHARE = 64
+
+
+def chunk_bytes(device: torch.device) -> int:
+    """Bytes of logits that are computed at once: :data:`LOGIT_BYTES`, on a GPU a 64th of its memory where that is more.
+
+    Every chunk reads and writes the whole gradient of the output embedding: with 151,936 tokens and 128 MiB that is
+    once for 220 rows, which on a GPU takes longer than the products.
+    """
+    if device.type != "cuda":
+        return LOGIT_BYTES
+    return max(LOGIT_BYTES, int(torch.cuda.get_device_properties(device).total_memory) // GPU_SHARE)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -24,9 +36,9 @@ def compute_dtype(hidden: Tensor) -> torch.dtype:
 def token_log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
     """log p of ``targets`` in nats, (N,), float32 (float64 for a float64 model).
 
-    Memory beyond inputs and gradients: at most three times ``max(LOGIT_BYTES, V * itemsize)`` at any moment, and
-    ``min(N * V * itemsize, LOGIT_BYTES)`` kept for backward, for V the vocabulary and itemsize 4 (float64: 8). Above
-    :data:`LOGIT_BYTES` backward computes the logits again, chunk by chunk.
+    Memory beyond inputs and gradients: at most three times ``max(B, V * itemsize)`` at any moment, and
+    ``min(N * V * itemsize, B)`` kept for backward, for V the vocabulary and itemsize 4 (float64: 8), and B the
+    :func:`chunk_bytes`. Above them backward computes the logits again, chunk by chunk.
 
     Args:
         hidden: hidden states that predict each target, (N, H).
@@ -54,7 +66,7 @@ class _TokenLogProbs(torch.autograd.Function):
         ctx.compute = compute_dtype(hidden)
         dtype = accumulation_dtype(ctx.compute)
         row_bytes = weight.shape[0] * dtype.itemsize
-        ctx.rows = max(1, LOGIT_BYTES // row_bytes)
+        ctx.rows = max(1, chunk_bytes(hidden.device) // row_bytes)
         normaliser = torch.empty(len(hidden), dtype=dtype, device=hidden.device)
         out = torch.empty_like(normaliser)
         with torch.autocast(hidden.device.type, enabled=False):

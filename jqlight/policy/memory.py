@@ -22,7 +22,12 @@ _ROWS = 128  # of the matrix on which an optimizer's state is measured
 
 
 def make_budget(
-    model: PreTrainedModel, tokens: int | Literal["auto"], *, checkpointed: bool = False, pending: int = 0
+    model: PreTrainedModel,
+    tokens: int | Literal["auto"],
+    *,
+    checkpointed: bool = False,
+    pending: int = 0,
+    copies: bool = True,
 ) -> Budget:
     """Budget of ``tokens``, or what the free memory allows.
 
@@ -30,8 +35,10 @@ def make_budget(
     then rarely change the division into micro-batches, and with it the rounding, from run to run. On a GPU the memory
     that torch holds but does not use counts as free; the ranks of a machine without GPUs share its memory. Gradients
     that are not there yet and ``pending`` bytes (of the optimizer, see :func:`state_bytes`) are subtracted first.
+    With ``copies`` every row has a copy of the prompt's keys and values.
     """
-    share = _copy_bytes(model, checkpointed) / token_bytes(model, checkpointed=checkpointed)
+    copied = _copy_bytes(model, checkpointed) if copies else 0
+    share = copied / token_bytes(model, checkpointed=checkpointed)
     if tokens != "auto":
         return Budget(tokens, share)
     pending += sum(p.nbytes for p in model.parameters() if p.requires_grad and p.grad is None)

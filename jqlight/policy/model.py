@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from jqlight import model_folder
+from jqlight.errors import ConfigError
 from jqlight.hub import resolve
 from jqlight.policy import adapters
 from jqlight.policy.batching import Budget, Continuation, build_rows
@@ -93,6 +94,7 @@ class Policy(nn.Module):
         model = model_folder.load_model(self.path, config=config, dtype=getattr(torch, self.config.dtype))
         if self.config.lora is not None:
             adapters.inject(model, self.config.lora)
+            adapters.keep_adapters_only(self)
         if self._checkpointed:
             checkpoint_layers(model)
         self.model = model.train()
@@ -126,7 +128,8 @@ class Policy(nn.Module):
 
     def _make_budget(self, *, checkpointed: bool) -> Budget:
         tokens, pending = self.config.micro_batch_tokens, self.pending_bytes()
-        return make_budget(self.model, tokens, checkpointed=checkpointed, pending=pending)
+        copies = not (self._route and self._route.two_parts)
+        return make_budget(self.model, tokens, checkpointed=checkpointed, pending=pending, copies=copies)
 
     def shrink(self) -> int | None:
         """Halve the token budget after memory ran out; the new one, or None where it is small already."""
@@ -143,6 +146,18 @@ class Policy(nn.Module):
         them before the next optimizer step.
         """
         yield from adapters.checkpoint_tensors(self.model)
+
+    def export_adapters(self, folder: str | Path) -> None:
+        """Write the adapters alone, with the tokenizer, as a folder that peft reads.
+
+        Raises:
+            ConfigError: the policy has none.
+        """
+        if self.config.lora is None:
+            raise ConfigError("--adapters: this model was trained whole, without policy.lora; leave the option out")
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        adapters.save_adapters(self.model, self.config.lora, self.path, folder)
+        self.tokenizer.save_pretrained(folder)
 
     def export(self, folder: str | Path) -> None:
         """Write model (adapters merged), tokenizer and generation config as a Hugging Face folder."""

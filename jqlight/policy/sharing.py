@@ -1,4 +1,4 @@
-"""Which architectures can share a prompt's keys and values, decided by their config and then by a measurement."""
+"""Which architectures can share a prompt's keys and values, and how: decided by their config, then by a measurement."""
 
 import logging
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from jqlight.policy import attention
 from jqlight.policy.batching import Rows
 from jqlight.policy.forward import Network, Route
 
@@ -64,15 +65,33 @@ def choose_route(model: PreTrainedModel, prompt_ids: Sequence[int], rows: Rows, 
     if reasons[1]:
         log.info("Log-probabilities are taken from the model's full logits: it has %s.", reasons[1])
     first = Route(share=reasons[0] is None, compact=reasons[1] is None)
+    routes = [first, first._replace(share=False), Route(share=False, compact=False)]
+    if first.share and (apart := attention.why_not_two_parts(model)):
+        log.info("Rows attend to copies of a shared prompt: the model has %s.", apart)
+    elif first.share:
+        routes.insert(0, first._replace(two_parts=True))
     with torch.no_grad():
         reference = _log_probs(model, Route(share=False, compact=False), ids, tokens)
-        for route in dict.fromkeys([first, first._replace(share=False), Route(share=False, compact=False)]):
-            gap = (_log_probs(model, route, ids, tokens) - reference).double().square().mean().sqrt().item()
+        for route in dict.fromkeys(routes):
+            gap = _gap(model, route, ids, tokens, reference)
             if gap <= _tolerance(reference, model):
                 break
-            log.warning("%s differs from the plain model by %.1e nats per token and is not used.", route, gap)
+            level = logging.INFO if route.two_parts else logging.WARNING
+            log.log(level, "%s differs from the plain model by %.1e nats per token and is not used.", route, gap)
     torch.clear_autocast_cache()  # for the reason that Group._score gives
     return route
+
+
+def _gap(model: PreTrainedModel, route: Route, prompt_ids: Tensor, tokens: Tensor, reference: Tensor) -> float:
+    """Root mean square of what a route's log-probabilities are off by; infinite where it does not run at all."""
+    if route.two_parts:
+        model.set_attn_implementation(attention.NAME)  # for plain passes the same as before
+    try:
+        found = _log_probs(model, route, prompt_ids, tokens)
+    except attention.UnsuitableError as error:
+        log.info("Rows attend to copies of a shared prompt: the model has %s.", error)
+        return float("inf")
+    return (found - reference).double().square().mean().sqrt().item()
 
 
 def _log_probs(model: PreTrainedModel, route: Route, prompt_ids: Tensor, tokens: Tensor) -> Tensor:

@@ -49,9 +49,7 @@ def build_sampler(
     check_engine(config, device)
     length = max_prompt_tokens + config.max_thinking_tokens + len(token_format.end_ids) + config.max_answer_tokens
     check_context(model_path, length)
-    parameters = model_folder.check_weights(model_path)
-    if parameters is not None:
-        limit_threads(parameters)
+    limit_threads(model_folder.check_weights(model_path))
     engine = _start_engine(config, model_path, config.dtype or dtype, length, token_format, device)
     return Sampler(engine, token_format, config)
 
@@ -68,6 +66,10 @@ def check_context(model_path: str, length: int) -> None:
 
 def check_engine(config: SamplerConfig, device: torch.device) -> None:
     """Raise ConfigError unless the configured engine is installed and can run on ``device``, a CPU or an NVIDIA GPU."""
+    if config.sleep and device.type != "cuda":
+        raise ConfigError(
+            "sampler.sleep: given true, allowed is false on a CPU, where vLLM has no memory of its own to give back"
+        )
     if config.engine == "transformers":
         return
     made_for = vllm_device()
@@ -93,4 +95,5 @@ def _start_engine(
         return TransformersEngine(model_path, dtype, length, config, token_format, device)
     from jqlight.sampling.vllm.engine import VLLMEngine
 
+    model_folder.check_numbers(model_path)
     return VLLMEngine(model_path, dtype, length, config, device)

@@ -49,6 +49,8 @@ class SamplerConfig:
     """vllm: sequences decoded at once."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the engine's copy of the weights; None: policy.dtype. bfloat16 goes with bf16-mixed training."""
+    sleep: bool = False
+    """vllm on a GPU: give back the engine's weights and cache while a step is computed, until its end."""
     lookahead: int = 0
     """1: draw the next batch while a step is computed, from the weights before it, and correct by importance ratios."""
 
@@ -58,6 +60,11 @@ class SamplerConfig:
             raise ConfigError(f"sampler.dtype: given {self.dtype!r}, allowed are float32, bfloat16, float16")
         if self.lookahead not in (0, 1):
             raise ConfigError(f"sampler.lookahead: given {self.lookahead}, allowed are 0 (off) and 1")
+        if self.sleep and (self.lookahead or self.engine != "vllm"):
+            other = (
+                "lookahead: 1, which samples while a step is computed" if self.lookahead else f"engine: {self.engine}"
+            )
+            raise ConfigError(f"sampler.sleep: given true, allowed is false with sampler.{other}")
         for name in ("max_thinking_tokens", "max_answer_tokens", "max_num_seqs"):
             value = getattr(self, name)
             if value < 1:
@@ -118,6 +125,10 @@ class Engine(Protocol):
 
     def sync(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Make the engine's weights equal to ``weights`` (checkpoint names) and forget all cached prefixes."""
+        ...
+
+    def sleep(self) -> None:
+        """Give back what memory can be given back until the next :meth:`sync`; nothing is sampled before it."""
         ...
 
     def close(self) -> None:

@@ -68,6 +68,10 @@ class Sampler:
         """Give the engine the policy's weights (checkpoint names); call it after every optimizer step."""
         self.engine.sync(weights)
 
+    def sleep(self) -> None:
+        """Have the engine give back its memory until the next :meth:`sync`, before which nothing may be sampled."""
+        self.engine.sleep()
+
     def close(self) -> None:
         """Free the engine's memory; the sampler cannot be used afterwards."""
         self.engine.close()

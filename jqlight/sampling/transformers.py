@@ -94,6 +94,9 @@ class TransformersEngine:
         each = 1.5 * tokens * cache_token_bytes(config, dtype) + 3 * 8 * config.vocab_size
         return max(1, min(self.max_num_seqs, int(_FREE_SHARE * free_memory(self.model.device) / each)))
 
+    def sleep(self) -> None:
+        """Nothing: between two calls it holds its weights alone."""
+
     def close(self) -> None:
         """Free the model."""
         del self.model

@@ -25,6 +25,7 @@ from jqlight.errors import ConfigError
 from jqlight.files import read_json, write_json
 from jqlight.sweep.file import Point, Sweep
 from jqlight.sweep.keys import BASE
+from jqlight.tracking.journal import read_record
 
 _TAIL_BYTES = 16384
 
@@ -99,6 +100,11 @@ class PointFolder:
             return None
         steps = ((config or {}).get("trainer") or {}).get("max_steps", -1)
         return max(0, steps) if isinstance(steps, int) else 0
+
+    def left_open(self) -> str | None:
+        """What the run says of itself, where that is not that it has finished; None too where it says nothing."""
+        status = read_record(self.path).get("status", "FINISHED")
+        return None if status == "FINISHED" else str(status)
 
     def finish(self, **facts: Any) -> None:
         """Mark the point as finished, so that no later sweep repeats it."""

@@ -198,7 +198,11 @@ class Runner:
         self._view.changed(run)
 
     def _next_stage(self, run: Run) -> bool:
-        """Start what comes behind a stage that ended well; False where that was the last."""
+        """Start what comes behind a stage that ended with 0; False where that was the last, or not its end."""
+        if run.stages[0] == "fit" and (status := run.folder.left_open()):
+            run.status = Status.FAILED
+            run.problem = f"its process ended with exit code 0, but the run in {run.folder.path} is {status}"
+            return False
         run.folder.add_done(run.stages.pop(0))
         if run.stages:
             run.job = self._launcher.start(self._command(run))

@@ -86,7 +86,10 @@ def verify(path: str | Path) -> int:
     """
     content = _content(path)
     with ZipFile(path) as file:
-        broken = file.testzip()
+        try:
+            broken = file.testzip()
+        except ValueError:  # a name that is no text
+            broken = "directory"
     if broken is not None:
         raise ConfigError(f"ckpt_path: {path} is damaged: the checksum of its part {broken} is wrong")
     if name := not_finite(content):

@@ -24,9 +24,9 @@ _VALIDATION = "epoch_loop.val_loop.batch_progress"
 class RunCheckpoint(ModelCheckpoint):
     """Saves ``best.ckpt``, by ``val/maj_at_<samples>``, and ``last.ckpt`` before the first step and then regularly.
 
-    ``last.ckpt`` is the newest state: of every ``every_minutes``, of each validation, of the end, and of the step in
-    which a signal ended the run. Lightning's ``save_last`` writes it only when the best one has changed (2.6.6), and
-    its intervals of time do not count for manual optimization.
+    ``last.ckpt`` is the newest state: of every ``every_minutes`` and ``every_n_steps``, of each validation, of the
+    end, and of the step in which a signal ended the run. Lightning's ``save_last`` writes it only when the best one has
+    changed (2.6.6), and its intervals of time do not count for manual optimization.
 
     A step's checkpoint is written when the step has ended and takes its name once the step's metrics are logged, so
     that a resumed run misses none of them.
@@ -35,6 +35,7 @@ class RunCheckpoint(ModelCheckpoint):
         folder: where they are saved.
         module: its ``samples`` names the metric.
         validates: whether the run validates; without, ``last.ckpt`` alone is saved.
+        every_n_steps: optimizer steps between two checkpoints; None for no such rule.
         every_minutes: minutes between two checkpoints.
 
     Attributes:
@@ -49,6 +50,7 @@ class RunCheckpoint(ModelCheckpoint):
         module: LightningModule,
         *,
         validates: bool,
+        every_n_steps: int | None = None,
         every_minutes: float = EVERY_MINUTES,
     ) -> None:
         super().__init__(
@@ -62,7 +64,7 @@ class RunCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=False,
         )
-        self.every_seconds = 60 * every_minutes
+        self.every_n_steps, self.every_seconds = every_n_steps, 60 * every_minutes
         self.count, self.seconds, self.began = 0, 0.0, time.monotonic()
         self._step_of_last = -1
         self._saved_at = time.monotonic()
@@ -94,6 +96,10 @@ class RunCheckpoint(ModelCheckpoint):
         """Save what training starts from: a disk that cannot hold checkpoints is told before the first step."""
         super().on_train_start(trainer, pl_module)
         self.began = self._saved_at = time.monotonic()
+        if trainer.is_global_zero:
+            for ending in ("partial", "pending"):  # what a killed process was writing
+                for left in self.last_path.parent.glob(f"*.ckpt.{ending}"):
+                    left.unlink(missing_ok=True)
         if trainer.ckpt_path is None:
             self._save_last(trainer)
 
@@ -158,9 +164,10 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _is_due(self, trainer: Trainer) -> bool:
         late = time.monotonic() - self._saved_at >= self.every_seconds
+        counted = bool(self.every_n_steps) and trainer.global_step % (self.every_n_steps or 1) == 0
         stopping = Stopped.by is not None
         # All processes of a run save together, or none.
-        return bool(trainer.strategy.reduce_boolean_decision(late or stopping, all=False))
+        return bool(trainer.strategy.reduce_boolean_decision(late or counted or stopping, all=False))
 
     # -- how -----------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ PARAM_CHARACTERS = 500
 _PASSWORD = re.compile(r"""(://[^:/\s@]*):[^\s'"]*@|([?&](?:password|token|secret)=)[^&\s'"]+""", re.IGNORECASE)
 _REASON_CHARACTERS = 160
 # Making a store takes MLflow 2 to 4 seconds, in which it writes to the file all the time.
-_MAKING_S = 10.0
+_MAKING_S, _LEFT_S = 10.0, 3600.0
 
 
 class NoStoreError(ConfigError, OSError):
@@ -217,12 +217,18 @@ def _make_sqlite(path: Path) -> None:
 
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
+    for left in partial.parent.glob(f"{path.name}.*.partial*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _LEFT_S:
+            left.unlink(missing_ok=True)
     try:
         MlflowClient(tracking_uri=sqlite_uri(partial))
         if path.exists() and (not path.stat().st_size or _is_half_made(path)):
             path.unlink()
-        with suppress(FileExistsError):  # made by another process in the meantime
+        try:
             os.link(partial, path)
+        except OSError:  # made by another process in the meantime, or a file system that has no such links
+            if not path.exists():
+                partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

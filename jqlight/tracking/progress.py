@@ -1,7 +1,9 @@
 """What a run shows while it runs: Lightning's progress bar over all its steps; plain lines without a terminal."""
 
 import math
+import shutil
 import sys
+import textwrap
 import time
 from typing import Any
 
@@ -20,6 +22,8 @@ _SHOWN = (
     ("train/log_success", "log w", ".1f"),
     ("train/logprob_gap", "gap", ".1g"),
 )
+_BAR = "{bar:20} "
+_SPARE = ("gap ", "s/step", "log w ")  # what a line that is too long for the terminal goes without, in this order
 
 
 class ProgressLine(TQDMProgressBar):
@@ -38,13 +42,14 @@ class ProgressLine(TQDMProgressBar):
         self._first_step = 0
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print above the bars."""
+        """Print above the bars; on a terminal broken between words."""
+        shown = [folded(str(arg)) for arg in args] if self.is_enabled else args
         with Tqdm.external_write_mode(file=sys.stdout):
-            print(*args, **{"flush": True, **kwargs})
+            print(*shown, **{"flush": True, **kwargs})
 
     def init_train_tqdm(self) -> Tqdm:
-        """A bar over all optimizer steps of the run, then the line."""
-        return self._bar(total=total_steps(self.trainer), bar_format="{bar:20} {desc}")
+        """A bar over all optimizer steps of the run, where there is room, then the line."""
+        return self._bar(total=total_steps(self.trainer), bar_format=_BAR + "{desc}")
 
     def init_validation_tqdm(self) -> Tqdm:
         """A bar that replaces the line while a validation within training runs."""
@@ -111,8 +116,9 @@ class ProgressLine(TQDMProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the last state of the line standing, with the time that training took."""
-        line = self._line(trainer, pl_module)
-        self._show(trainer, f"{line}  {Tqdm.format_interval(time.monotonic() - self._began)} in all")
+        took = f"{Tqdm.format_interval(time.monotonic() - self._began)} in all"
+        line = [part for part in self._line(trainer, pl_module) if not part.endswith(" left")]  # where it ends early
+        self._show(trainer, [*line, took])
         super().on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -121,7 +127,7 @@ class ProgressLine(TQDMProgressBar):
             if bar is not None:
                 bar.close()
 
-    def _line(self, trainer: Trainer, pl_module: LightningModule) -> str:
+    def _line(self, trainer: Trainer, pl_module: LightningModule) -> list[str]:
         step, total = trainer.global_step, total_steps(trainer)
         parts = [f"step {step}" + (f"/{total}" if total else "")]
         parts += [f"{label} {text}" for label, text in self.get_metrics(trainer, pl_module).items()]
@@ -131,19 +137,38 @@ class ProgressLine(TQDMProgressBar):
             if total and total > step:  # validations are in this figure, not in the pace
                 left = (time.monotonic() - self._began) / done * (total - step)
                 parts.append(f"{Tqdm.format_interval(left)} left")
-        return "  ".join(parts)
+        return parts
 
-    def _show(self, trainer: Trainer, line: str) -> None:
+    def _show(self, trainer: Trainer, parts: list[str]) -> None:
         if self.is_enabled:
-            self.train_progress_bar.n = trainer.global_step
-            self.train_progress_bar.set_description_str(line)
+            columns = shutil.get_terminal_size().columns
+            line, bar = fitting(parts, columns), self.train_progress_bar
+            bar.bar_format = (_BAR if len(line) + 21 < columns else "") + "{desc}"
+            bar.n = trainer.global_step
+            bar.set_description_str(line)
         else:
             self._printed = time.monotonic()
-            self._say(line)
+            self._say("  ".join(parts))
 
     def _say(self, line: str) -> None:
         if line and self._enabled:
             self.print(line)
+
+
+def fitting(parts: list[str], columns: int) -> str:
+    """The line of these parts, without those that one misses least where it is too long."""
+    for spare in _SPARE:
+        if len("  ".join(parts)) < columns:
+            break
+        parts = [part for part in parts if spare not in part]
+    return "  ".join(parts)
+
+
+def folded(text: str) -> str:
+    """``text`` with lines that are wider than the terminal broken between words."""
+    columns = shutil.get_terminal_size().columns
+    fold = textwrap.TextWrapper(columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False).fill
+    return "\n".join(fold(line) if len(line) > columns else line for line in text.split("\n"))
 
 
 def _loading_phase() -> str:

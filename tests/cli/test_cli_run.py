@@ -194,7 +194,7 @@ def test_a_scheduler_steps_with_the_optimizer(shell, climber, workplace):
     options = ["--lr_scheduler", "torch.optim.lr_scheduler.StepLR", "--lr_scheduler.step_size", "2"]
     assert shell("fit", "--config", climber, *options) == 0, shell.err
     rates = [row["train/lr"] for row in metrics(workplace / "runs/climber") if "train/lr" in row]
-    assert rates == pytest.approx([0.5, 0.05, 0.05, 0.005, 0.005, 0.0005])
+    assert rates == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
 
 
 def test_ctrl_c_ends_with_the_command_to_go_on(shell, climber, workplace):

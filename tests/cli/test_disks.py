@@ -67,7 +67,7 @@ SAID = {
 def test_a_disk_that_fails_in_the_middle(shell, climber, workplace, disk, what, hook, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     step = 6 if hook == "on_fit_end" else 4
-    fit = ["fit", "--config", climber, "--run_dir", disk / "run", "--checkpoint.every_minutes", "1e-6"]
+    fit = ["fit", "--config", climber, "--run_dir", disk / "run", "--checkpoint.every_n_steps", "1"]
     options = ["--trainer.callbacks+=test_disks.Harm", f"--trainer.callbacks.what={what}"]
     options += [
         f"--trainer.callbacks.disk={disk}",

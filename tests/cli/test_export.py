@@ -53,6 +53,26 @@ def test_adapters_are_merged(tiny_llama, tmp_path):
     assert not any("lora" in name for name in loaded)
 
 
+def test_adapters_alone_are_what_peft_reads(tiny_llama, tmp_path, shell):
+    from peft import PeftModel
+
+    policy = trained(tiny_llama, lora=LoRA(r=2, alpha=4))
+    checkpoint(tmp_path / "best.ckpt", policy)
+    assert shell("export", "--ckpt", tmp_path / "best.ckpt", "--out", tmp_path / "a", "--adapters") == 0, shell.err
+    assert f"PeftModel.from_pretrained(base_model, '{tmp_path / 'a'}')" in shell.out
+    loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "a")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, policy.model.eval()(ids).logits)
+
+
+def test_a_model_that_was_trained_whole_has_no_adapters_to_write(tiny_llama, tmp_path, shell):
+    checkpoint(tmp_path / "best.ckpt", trained(tiny_llama))
+    out = ("export", "--ckpt", tmp_path / "best.ckpt", "--out", tmp_path / "a", "--adapters")
+    assert shell(*out) == 2 and "--adapters: this model was trained whole" in shell.err
+    assert shell(*out, "--push-to-hub", "me/model") == 2 and "leave out one of the two" in shell.err
+
+
 def test_the_policy_comes_back_with_its_settings(tiny_qwen3, tmp_path):
     policy = trained(tiny_qwen3, micro_batch_tokens=64)
     checkpoint(tmp_path / "best.ckpt", policy)

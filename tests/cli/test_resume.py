@@ -47,7 +47,7 @@ def test_what_is_resumed_as_it_was_says_nothing(shell, stopped):
     stopped(*STEP_LR)
     assert shell("fit", "--ckpt_path", LAST, "--trainer.max_steps", "6", "--trainer.log_every_n_steps", "1") == 0
     assert shell.err == ""
-    assert column("train/lr") == pytest.approx([0.5, 0.05, 0.05, 0.005, 0.005, 0.0005])
+    assert column("train/lr") == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,6 @@ def test_a_value_that_cannot_be_had_any_more_is_refused(shell, option, sentence)
         ["--model.seed", "null"],
         ["--model.sampler.training.top_k=0"],
         ["--model.sampler.enforce_eager=true"],
-        ["--checkpoint.every_n_steps=5"],
         ["--model.policy.share_prompt=false"],
     ],
 )

@@ -146,6 +146,9 @@ def test_ui_of_a_server_prints_the_runs_page(workplace, shell, monkeypatch):
     Journal(workplace / "runs/a").update(run_id="r1", experiment_id="7")
     assert shell("ui", "runs/a", "--store", "http://server:5000") == 0
     assert shell.out == "http://server:5000/#/experiments/7/runs/r1\n"
+    monkeypatch.setenv("JQLIGHT_MLFLOW_PAGES", "http://127.0.0.1:5001")  # its name where a browser is
+    assert shell("ui", "runs/a", "--store", "http://server:5000") == 0
+    assert shell.out == "http://127.0.0.1:5001/#/experiments/7/runs/r1\n"
 
 
 def test_ui_runs_the_server_in_its_process_and_names_the_page(workplace, shell, monkeypatch):
@@ -153,6 +156,7 @@ def test_ui_runs_the_server_in_its_process_and_names_the_page(workplace, shell, 
         pass
 
     def replace(program, arguments, environment):
+        assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"  # five processes that nobody here uses
         started.append((program, arguments, environment["MLFLOW_BACKEND_STORE_URI"]))
         raise Replaced
 

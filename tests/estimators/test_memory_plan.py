@@ -54,9 +54,12 @@ def test_a_run_plans_with_its_own_settings(tiny_llama: str) -> None:
     assert within == replace(expected, cache=GIB / 2)
 
 
-def test_the_line() -> None:
+def test_what_is_told_fits_80_columns() -> None:
     plan = MemoryPlan(2 * GIB, 2 * GIB, 4 * GIB, 6 * GIB, 30 * GIB, 2.5 * GIB, GIB, 8 * GIB)
-    assert plan.line(76 * GIB) == (
-        "memory in GiB: weights 2, gradients 2, optimizer 4, engine 1, its cache 8; a whole group 30 (2.5 with "
-        "checkpointing); to undo a step 6 of host memory; free 76"
-    )
+    assert plan.text(76 * GIB).splitlines() == [
+        "memory in GiB: weights 2, gradients 2, optimizer 4; free 76",
+        "  engine 1, its cache 8; to undo a step 6 of host memory",
+        "  a whole group 30 (2.5 with checkpointing)",
+    ]
+    small = MemoryPlan(*(1.2345e-4 * GIB for _ in range(8)))
+    assert max(map(len, small.text(123 * GIB).splitlines())) <= 80

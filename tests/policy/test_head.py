@@ -103,3 +103,11 @@ def test_memory_with_the_vocabulary_of_qwen3_stays_under_the_stated_bound(monkey
     assert weight_bytes < backward < weight_bytes + 3 * head.LOGIT_BYTES + (1 << 20)
     full = peak_bytes(lambda: dense(hidden, weight, None, targets).sum().backward())
     assert full > weight_bytes + 256 * 151_936 * 4  # what the same measure says of dense logits
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(80, 80 * 2**24), (2, head.LOGIT_BYTES)])
+def test_a_gpu_computes_larger_chunks_as_its_memory_allows(gib, expected, monkeypatch):
+    properties = type("Properties", (), {"total_memory": gib * 2**30})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert head.chunk_bytes(torch.device("cuda", 0)) == expected
+    assert head.chunk_bytes(torch.device("cpu")) == head.LOGIT_BYTES

@@ -97,7 +97,7 @@ def test_models_with_plain_attention_can_share(tiny_qwen3: str, tiny_llama: str,
         (mistral, Route(share=False, compact=True)),
         (mamba, Route(share=False, compact=True)),
         (gemma2, Route(share=True, compact=False)),
-        (granite, Route(share=True, compact=False)),
+        (granite, Route(share=True, compact=False, two_parts=True)),
     ],
 )
 @pytest.mark.parametrize("budget", [30, "auto"])
@@ -160,7 +160,7 @@ def test_a_model_that_can_share_says_nothing(tiny_qwen3: str, caplog: pytest.Log
     for dtype in (torch.float32, torch.bfloat16):
         policy = load(tiny_qwen3, dtype)
         make_group(policy).log_answer()
-        assert policy._route == Route(share=True, compact=True)
+        assert policy._route == Route(share=True, compact=True, two_parts=True)
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
 
@@ -170,4 +170,4 @@ def test_a_group_too_short_to_tell_decides_nothing(tiny_gpt2: str) -> None:
     assert group.log_answer().item() < 0
     assert policy._route is None
     policy.group(PROMPT, CONTINUATIONS)
-    assert policy._route == Route(share=True, compact=True)
+    assert policy._route == Route(share=True, compact=True, two_parts=True)

@@ -80,6 +80,14 @@ def test_failed_point_is_reported_and_the_others_go_on(fake_fit, write_sweep):
     assert runs[1].folder.state() is State.STARTED
 
 
+def test_a_process_that_ends_with_0_before_its_run_has_finished_has_failed(fake_fit, write_sweep):
+    path = write_sweep("grid: {seed: [0]}\ninclude: [{fake.leave: 1, seed: 1}]\n")
+    runs, _ = go(path)
+    assert [run.status for run in runs] == [Status.FINISHED, Status.FAILED]
+    assert "exit code 0, but the run in runs/s/" in runs[1].problem and "is RUNNING" in runs[1].problem
+    assert [run.status for run in go(path, resume=True)[0]] == [Status.KEPT, Status.FINISHED]
+
+
 @pytest.mark.parametrize("moment", ["begin", "finish"])
 def test_a_full_disk_fails_the_point_and_not_the_sweep(fake_fit, write_sweep, monkeypatch, moment):
     path, whole = write_sweep("grid: {seed: [0, 1]}\n"), getattr(PointFolder, moment)

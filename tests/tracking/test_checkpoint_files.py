@@ -22,12 +22,19 @@ def flip(path):
     path.write_bytes(data)
 
 
+def flip_a_name(path):
+    data = bytearray(path.read_bytes())
+    data[data.index(b"data.pkl")] ^= 128
+    path.write_bytes(data)
+
+
 def poison(path):
     torch.save(content(9, state_dict={"w": torch.tensor([0.0, float("nan")])}), path)
 
 
 DAMAGE = {
     "flipped": (flip, r"is damaged: the checksum of its part \S+ is wrong"),
+    "flipped in a name": (flip_a_name, r"is damaged: the checksum of its part \S+ is wrong"),
     "half": (lambda path: path.write_bytes(path.read_bytes()[:9000]), "is no checkpoint of a run"),
     "empty": (lambda path: path.write_bytes(b""), "is no checkpoint of a run"),
     "NaN": (poison, "cannot be used: w is not finite"),

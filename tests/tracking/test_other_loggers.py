@@ -3,9 +3,12 @@
 import csv
 import importlib.util
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from cli_standins import Climber, InMemory, Numbers
 from lightning.pytorch import Trainer
@@ -70,9 +73,47 @@ def test_a_csv_file_has_the_metrics_and_the_config(fit, workplace):
 
 
 @with_tensorboard
-def test_tensorboard_has_the_metrics(fit, workplace):
+def test_tensorboard_has_the_metrics_and_the_config(fit, workplace):
     fit(TENSORBOARD)
-    assert list((workplace / "others" / "tb").rglob("events.out.tfevents.*"))
+    (folder,) = (workplace / "others" / "tb").iterdir()
+    if not importlib.util.find_spec("tensorboard"):  # tensorboardX alone cannot read what it writes
+        assert list(folder.glob("events.out.tfevents.*"))
+        return
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("train/success")]
+    assert [value for _, value in shown] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert [event.value for event in events.Scalars("val/maj_at_2")] == [0.75, 1.0, 0.75]
+    assert yaml.safe_load((folder / "hparams.yaml").read_text())["model"]["init_args"]["q"] == 0.25
+
+
+def options_of(logger):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "loggers.md").read_text()
+    return shlex.split(re.search(rf"--config conf/quickstart.yaml (--trainer.logger {logger} .*)", page).group(1))
+
+
+@pytest.mark.parametrize("logger", ["CSVLogger", pytest.param("TensorBoardLogger", marks=with_tensorboard)])
+def test_the_documented_command_adds_a_logger(shell, climber, workplace, logger):
+    assert shell("fit", "--config", climber, *options_of(logger)) == 0, shell.err
+    assert len([row for row in rows(workplace / "runs" / "climber") if "train/success" in row]) == 6
+    (folder,) = (workplace / options_of(logger)[-1] / "lightning_logs").iterdir()
+    assert yaml.safe_load((folder / "hparams.yaml").read_text())["trainer"]["max_steps"] == 6
+
+
+def test_the_documented_trainer_logs_to_both(workplace):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "loggers.md").read_text()
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), names)
+
+    class Script(Climber):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.5)
+
+    names["trainer"].fit(Script(), Numbers())
+    assert [row["train/success"] for row in rows(workplace / "runs" / "mine") if "train/success" in row] == [0.5, 1.0]
+    assert list(Path("csv").rglob("metrics.csv"))
 
 
 def test_a_logger_of_ones_own_gets_metrics_and_the_config(fit):

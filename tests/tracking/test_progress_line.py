@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, Trainer
 
 from jqlight.startup import Phases
 from jqlight.tracking import progress as module
-from jqlight.tracking.progress import ProgressLine, headline, total_steps
+from jqlight.tracking.progress import ProgressLine, fitting, folded, headline, total_steps
 
 
 def trainer(**fields):
@@ -169,6 +169,23 @@ def test_a_terminal_has_one_line_that_is_redrawn():
     cut = [state for state in re.split(r"[\r\n]", narrow) if "step 5/6" in state]
     assert cut and max(map(len, cut)) <= 50
     assert "\nerror: record 7" in failing
+
+
+LINE = ["step 100/120", "success 2.22e-18", "log w -43.2", "gap 5e-06", "maj_at_16 0.953", "1.2 s/step", "03:10 left"]
+
+
+@pytest.mark.parametrize(("columns", "left_out"), [(120, ()), (93, (3,)), (80, (3, 5)), (40, (2, 3, 5))])
+def test_a_narrow_terminal_has_what_counts_most(columns, left_out):
+    line = fitting(LINE, columns)
+    assert line == "  ".join(part for i, part in enumerate(LINE) if i not in left_out)
+    assert len(line) < columns or columns == 40
+
+
+def test_long_lines_are_broken_between_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert folded("a table   of columns\nstart-up 3 s: imports 1.0, sync 2.0\n" + "x" * 30) == (
+        "a table   of columns\nstart-up 3 s:\n  imports 1.0, sync\n  2.0\n" + "x" * 30
+    )
 
 
 def test_a_disabled_line_is_silent(capsys):

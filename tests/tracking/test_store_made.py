@@ -77,3 +77,16 @@ def test_stores_with_something_in_them_stay(tmp_path, empty_store):
     inode = path.stat().st_ino
     assert open_store(sqlite_uri(path)).get_experiment_by_name("mine")
     assert path.stat().st_ino == inode
+
+
+def test_a_file_system_without_hard_links_has_one_too(tmp_path, quick, monkeypatch):
+    def refused(*paths):
+        raise PermissionError(1, "Operation not permitted", *paths)
+
+    left = tmp_path / "mlflow.db.1.partial"
+    left.write_bytes(b"of a killed process")
+    os.utime(left, (time.time() - 7200,) * 2)
+    monkeypatch.setattr(os, "link", refused)
+    quick()
+    assert open_store(sqlite_uri(tmp_path / "mlflow.db")).search_experiments()
+    assert [found.name for found in tmp_path.iterdir()] == ["mlflow.db"]

@@ -14,7 +14,7 @@ from jqlight.tracking.checkpoint_files import checkpoint_step
 from jqlight.tracking.interrupts import SIGNALS, Stopped, ended_by_signals
 from jqlight.tracking.mlflow import store_uri
 
-EVERY_STEP = ["--checkpoint.every_minutes", "1e-6", "--trainer.max_steps", "10", "--trainer.val_check_interval", "2"]
+EVERY_STEP = ["--checkpoint.every_n_steps", "1", "--trainer.max_steps", "10", "--trainer.val_check_interval", "2"]
 EVERY_STEP += ["--trainer.num_sanity_val_steps", "-1", "--trainer.check_val_every_n_epoch", "null", "--data.size", "6"]
 
 

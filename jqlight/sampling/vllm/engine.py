@@ -41,6 +41,7 @@ class VLLMEngine:
     ) -> None:
         self.max_model_len = max_model_len
         self._cuda = device.type == "cuda"
+        self._asleep = False
         options = llm_options(model_path, dtype, max_model_len, config, device)
         with hosted(device, compiles=self._cuda, exact=dtype == "float32") as arguments:
             self._llm, self._params = _start(options | arguments)
@@ -68,6 +69,8 @@ class VLLMEngine:
             EngineError: a weight is not one of the model's, one of the model's weights is missing, or the prefix
                 cache could not be reset. The engine cannot be used any more.
         """
+        if self._asleep:
+            self._llm.wake_up(["weights"])
         update = {"weights_iterator": iter(weights), "is_checkpoint_format": True}
         # vLLM only warns of weights that it left as they were, and always does of layers that have none to load.
         with intercepted(f"{RELOAD}.inplace", f"{RELOAD}.layerwise") as warnings:
@@ -80,8 +83,25 @@ class VLLMEngine:
             raise EngineError(f"weights missing in the update of the sampling engine: {missing[0]}")
         if not self._cuda:
             self._repack_lm_head()
+        if self._asleep:
+            # What torch holds of the step that has ended without using it is where the cache was.
+            torch.cuda.empty_cache()
+            self._llm.wake_up(["kv_cache"])
+            self._asleep = False
         if not self._llm.reset_prefix_cache():
             raise EngineError("vllm did not reset its prefix cache after a weight update: requests are still running")
+
+    def sleep(self) -> None:
+        """Give back weights and cache until the next :meth:`sync`, which brings all weights anew.
+
+        A batch that vLLM has begun beside the last one, which a stop token made unnecessary, is run to its end before:
+        it would use memory that is gone.
+        """
+        core = self._llm.llm_engine.engine_core.engine_core
+        while core.batch_queue or core.scheduler.has_requests():
+            self._llm.llm_engine.step()
+        self._llm.sleep(level=2)
+        self._asleep = True
 
     def close(self) -> None:
         """Shut the engine down and free its memory; other engines of the process keep running."""
@@ -142,6 +162,7 @@ def llm_options(
         "use_tqdm_on_load": False,
     }
     if cuda:
+        options["enable_sleep_mode"] = config.sleep
         # Only checked against free memory: without it the engine wants 92 % of a GPU that the trainer shares.
         total = torch.cuda.get_device_properties(device).total_memory
         return options | {"gpu_memory_utilization": min(0.92, max(0.01, cache / total))}

@@ -29,6 +29,7 @@ def test_options_on_a_gpu_are_of_the_trainers_own(gpu, tiny_qwen3):
     assert gpu == [SECOND, SECOND]
     assert options["enforce_eager"] is False
     assert 0 < options["gpu_memory_utilization"] <= 0.92
+    assert options["enable_sleep_mode"] is False
     assert "block_size" not in options and "enable_chunked_prefill" not in options
 
 
