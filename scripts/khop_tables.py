@@ -172,7 +172,9 @@ def draw(runs: pd.DataFrame, folder: Path, path: Path) -> None:
 
 def main() -> None:
     runs, sweep, out = read_sweep(__doc__, read_run, ["hops", "arm", "seed"])
-    tables = {"settings": summarise(runs).set_index("hops"), "verdicts": compare(runs).set_index("comparison")}
+    tables = {"settings": summarise(runs).set_index("hops")}
+    if not (verdicts := compare(runs)).empty:
+        tables["verdicts"] = verdicts.set_index("comparison")
     for name, table in tables.items():
         (out / f"{name}.md").write_text(markdown(table.astype(str)) + "\n", encoding="utf-8")
         print(markdown(table.astype(str)))
