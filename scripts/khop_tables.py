@@ -1,9 +1,10 @@
 """Tables and the figure of docs/results/khop.md from the run folders of its sweep.
 
-python scripts/khop_tables.py runs/khop docs/results/khop
+python scripts/khop_tables.py runs/khop docs/results/khop [--earlier docs/results/khop/runs.csv]
 
-Writes runs.csv, settings.md, verdicts.md and khop.png. Scores are those of the last validation. Intervals are 95 %, by
-the bootstrap over seeds. The comparisons of verdicts.md were chosen before the first run, one family for Holm.
+Writes runs.csv, settings.md, verdicts.md and, where the folders of all runs are there, khop.png. Scores are those of
+the last validation. Intervals are 95 %, by the bootstrap over seeds. The comparisons of verdicts.md were chosen before
+the first run, one family for Holm.
 """
 
 import json
@@ -171,11 +172,14 @@ def draw(runs: pd.DataFrame, folder: Path, path: Path) -> None:
 
 def main() -> None:
     runs, sweep, out = read_sweep(__doc__, read_run, ["hops", "arm", "seed"])
-    tables = {"settings": summarise(runs).set_index("hops"), "verdicts": compare(runs).set_index("comparison")}
+    tables = {"settings": summarise(runs).set_index("hops")}
+    if not (verdicts := compare(runs)).empty:
+        tables["verdicts"] = verdicts.set_index("comparison")
     for name, table in tables.items():
         (out / f"{name}.md").write_text(markdown(table.astype(str)) + "\n", encoding="utf-8")
         print(markdown(table.astype(str)))
-    draw(runs, sweep, out / "khop.png")
+    if all((sweep / f"{arm}-seed{seed}").is_dir() for arm, seed in zip(runs["arm"], runs["seed"]) if arm in CURVES):
+        draw(runs, sweep, out / "khop.png")
 
 
 if __name__ == "__main__":

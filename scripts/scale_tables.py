@@ -108,15 +108,22 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
 def read_sweep(
     description: str | None, read: Callable[[Path], dict[str, Any]], order: list[str]
 ) -> tuple[pd.DataFrame, Path, Path]:
-    """Finished runs of the sweep on the command line, written to runs.csv too; its folder and the one to write to."""
+    """Finished runs of the sweep on the command line, written to runs.csv too; its folder and the one to write to.
+
+    With ``--earlier runs.csv`` the runs in it count too, but for those that the sweep has made anew.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path, help="folder of the sweep, such as runs/quickstart_scale")
     parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--earlier", type=Path, metavar="CSV", help="runs.csv of earlier runs of the same sweep")
     options = parser.parse_args()
     folders = sorted(path.parent for path in options.sweep.glob("*/finished.json"))
     if not folders:
         parser.error(f"{options.sweep} has no finished run (RUN/finished.json)")
-    runs = pd.DataFrame([read(folder) for folder in folders]).sort_values(order)
+    runs = pd.DataFrame([read(folder) for folder in folders])
+    if options.earlier:
+        runs = pd.concat([runs, pd.read_csv(options.earlier)]).drop_duplicates(order)
+    runs = runs.sort_values(order)
     options.out.mkdir(parents=True, exist_ok=True)
     runs.to_csv(options.out / "runs.csv", index=False, float_format="%.6g")
     return runs, options.sweep, options.out

@@ -17,8 +17,8 @@ def tables(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     module = importlib.import_module("khop_tables")
 
-    def run(sweep: Path, out: Path) -> None:
-        monkeypatch.setattr(sys, "argv", ["khop_tables.py", str(sweep), str(out)])
+    def run(sweep: Path, out: Path, *options: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["khop_tables.py", str(sweep), str(out), *options])
         module.main()
 
     return run
@@ -64,3 +64,16 @@ def test_a_folder_without_runs_is_said(tables, tmp_path, capsys):
     with pytest.raises(SystemExit):
         tables(tmp_path, tmp_path / "out")
     assert "no finished run" in capsys.readouterr().err
+
+
+def test_earlier_runs_count_beside_new_ones_and_are_replaced_by_them(tables, tmp_path, capsys):
+    write_run(tmp_path / "first/RFT-seed0", 0.5)
+    write_run(tmp_path / "first/RFT-seed1", 0.7)
+    tables(tmp_path / "first", tmp_path / "out")
+    write_run(tmp_path / "second/RFT-seed1", 0.9)
+    write_run(tmp_path / "second/GRPO-seed0", 0.2)
+    tables(tmp_path / "second", tmp_path / "out", "--earlier", str(tmp_path / "out/runs.csv"))
+    runs = pd.read_csv(tmp_path / "out/runs.csv")
+    assert runs[["arm", "seed", "exact pass@1"]].to_numpy().tolist() == [
+        ["GRPO", 0, 0.2], ["RFT", 0, 0.5], ["RFT", 1, 0.9]
+    ]  # fmt: skip
