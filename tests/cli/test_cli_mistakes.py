@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from jqlight.cli.messages import explain
+
 REAL = """
 model:
   class_path: jqlight.estimators.GARL
@@ -200,3 +202,10 @@ def test_a_setting_that_a_class_decides_itself_is_not_offered(shell, workplace):
         assert f"model.{setting}: no such setting" in shell.err
     allowed = shell.err.split("allowed are")[1]
     assert "model.rationale" in allowed and "model.rollouts" not in allowed
+
+
+def test_a_name_that_two_classes_have_is_told_as_such():
+    ambiguous = "Multiple subclasses with name GRPO. Give the full class path to avoid ambiguity: a.GRPO, mine.GRPO."
+    message = f'Parser key "model":\n  Errors:\n    - {ambiguous}\n    - Expected a path'
+    expected = "model: given GRPO, the name of several classes; give the import path of one: a.GRPO, mine.GRPO"
+    assert explain(message, []) == expected
