@@ -102,7 +102,7 @@ def _pages(work: Path, pictures: Path | None) -> Row:
     if not find_chromium():
         return name, f"view {'printed' if linked else 'not printed'}; no Chromium to open it with", linked
     text = open_page(f"{SERVER}/{address}")
-    shown = [q for q in ("0.0", "0.75", "1.0") if f">{q}<" in text]
+    shown = [q for q in ("0", "0.75", "1") if f">{q}<" in text]
     for page, size in PAGES.items() if pictures else ():
         there = charts(address) if page == "charts" else address
         open_page(f"{SERVER}/{there}", picture=pictures.with_name(f"{pictures.name}_{page}.png"), size=size)

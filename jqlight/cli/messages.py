@@ -31,6 +31,7 @@ RUN_KEYS = (
 """Top-level settings that are no section."""
 CLASSES = {"model": ESTIMATORS, "data": BENCHMARKS}
 """Config section -> the classes that come with jqlight."""
+_DEFAULTS = {"trainer.logger": "that of a run is jqlight.tracking.logger.RunLogger"}
 _KINDS = {"model": LightningModule, "data": LightningDataModule}
 
 _TYPES = {
@@ -229,6 +230,9 @@ def _value_sentence(leaf: str, details: str, settings: Sequence[GivenSetting]) -
         kind = {"optimizer": "optimizer", "lr_scheduler": "schedule"}.get(key, key.rpartition(".")[2].rstrip("s"))
         value = next((given.path for given in classes.given_classes(settings) if given.key == key), "something else")
         return f"{key}: given {_cut(value)}, which is no {kind}; allowed are the classes of {classes.HOMES[key]}"
+    if nested := re.search(r"NestedArg\(key='([^']+)', val='([^']*)'", details):
+        home = _DEFAULTS.get(key, classes.HOMES.get(key, ""))
+        return f"{key}.{nested[1]}: given {_cut(nested[2])} without a class; --{key} CLASS comes before it ({home})"
     expected = re.findall(r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]*\])", details)
     if "jqlight.objective.Commitment" in details:
         expected.append("a schedule or Splice (class_path and init_args)")

@@ -83,6 +83,10 @@ OPTIONS = [
     ("--ckpt_path best", "ckpt_path: given best, but runs/real does not exist"),
     ("--data.path nowhere.json", "data.path: given 'nowhere.json', allowed is an existing file"),
     ("--config=", "config: given without a value"),
+    (
+        "--trainer.logger.timeout 5",
+        "trainer.logger.timeout: given 5 without a class; --trainer.logger CLASS comes before",
+    ),
     ("--config https://example.org/c.yaml", "addresses are not read: download it and give the file"),
     ("--model real.yaml", "model: given real.yaml, allowed is a class; a file of settings goes to --config"),
     ("--model jqlight.estimators.GARLL", "did you mean jqlight.estimators.GARL?"),
