@@ -70,6 +70,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._saved_at = time.monotonic()
         self._pending = False
         self._validation_due: int | None = None
+        self._lengthened = False
 
     @property
     def last_path(self) -> Path:
@@ -91,6 +92,7 @@ class RunCheckpoint(ModelCheckpoint):
         """Let a run go on that ended in the validation behind its last step."""
         if self._validation_due is not None and self._validation_due == trainer.max_steps:
             trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps + 1
+            self._lengthened = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save what training starts from: a disk that cannot hold checkpoints is told before the first step."""
@@ -133,9 +135,9 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the best, if it is, then the last, which holds what is known of the best."""
-        if self._validation_due is not None and trainer.max_steps == self._validation_due + 1:
-            trainer.fit_loop.epoch_loop.max_steps = self._validation_due
-        self._validation_due, self._pending = None, False
+        if self._lengthened:  # a run's own last step may be the next one, too
+            trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps - 1
+        self._lengthened, self._validation_due, self._pending = False, None, False
         best, begin = self._last_global_step_saved, time.monotonic()
         super().on_validation_end(trainer, pl_module)
         if self._last_global_step_saved != best:

@@ -54,8 +54,8 @@ def fit(shell, climber, *options):
     return shell("fit", "--config", climber, *EVERY_STEP, *options, "--run_dir", "runs/a")
 
 
-def interrupted(shell, climber, hook, step, number):
-    options = ["--trainer.callbacks+=test_survival.At", f"--trainer.callbacks.hook={hook}"]
+def interrupted(shell, climber, hook, step, number, *more):
+    options = [*more, "--trainer.callbacks+=test_survival.At", f"--trainer.callbacks.hook={hook}"]
     options += [f"--trainer.callbacks.step={step}", f"--trainer.callbacks.number={int(number)}"]
     return forked(lambda: fit(shell, climber, *options))
 
@@ -105,6 +105,17 @@ def test_it_is_as_if_nothing_had_happened(shell, climber, workplace, unharmed, h
     assert fit(shell, climber, "--ckpt_path", "last") == 0, shell.err
     for ours, theirs in zip(outcome(workplace / "runs/a"), unharmed, strict=True):
         assert ours == theirs
+
+
+def test_a_run_killed_in_the_validation_in_front_of_its_last_step_still_takes_it(
+    shell, climber, workplace, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    odd = ["--trainer.max_steps", "9"]
+    assert interrupted(shell, climber, "on_validation_batch_end", 8, signal.SIGTERM, *odd) == 128 + signal.SIGTERM
+    assert checkpoint_step(workplace / "runs/a/checkpoints/last.ckpt") == 8
+    assert fit(shell, climber, *odd, "--ckpt_path", "last") == 0, shell.err
+    assert checkpoint_step(workplace / "runs/a/checkpoints/last.ckpt") == 9
 
 
 def test_a_job_in_the_background_ends_with_a_checkpoint_of_the_very_step(shell, climber, workplace):
