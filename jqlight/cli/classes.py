@@ -11,7 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from jqlight.cli.config import ROOTS, GivenSetting, read_value
+from jqlight.cli.config import ROOTS, GivenSetting, load_class, read_value
 
 HOMES = {
     **ROOTS,
@@ -53,15 +53,7 @@ def given_classes(settings: Sequence[GivenSetting]) -> Iterator[GivenClass]:
 
 def find(given: GivenClass) -> type | None:
     """The class; None where there is none."""
-    module, _, name = given.path.rpartition(".")
-    for home in [module] if module else [*_FIRST.get(given.key, ()), HOMES[given.key]]:
-        try:
-            found = getattr(import_module(home), name, None)
-        except (ImportError, TypeError, ValueError):
-            continue
-        if isinstance(found, type):
-            return found
-    return None
+    return load_class(given.path, *_FIRST.get(given.key, ()), HOMES[given.key])
 
 
 def owner(leaf: str, settings: Sequence[GivenSetting]) -> GivenClass | None:

@@ -141,12 +141,20 @@ def chosen_class(section: str, settings: Sequence[GivenSetting]) -> type | None:
 
 def find_class(section: str, name: str) -> type | None:
     """The class of an import path, a bare name being jqlight's own; None when there is none or it does not import."""
-    module, _, name = name.rpartition(".")
-    try:
-        found = getattr(import_module(module or ROOTS[section]), name, None)
-    except (ImportError, TypeError, ValueError):  # the last two: a relative or an empty path
-        return None
-    return found if isinstance(found, type) else None
+    return load_class(name, ROOTS[section])
+
+
+def load_class(path: str, *homes: str) -> type | None:
+    """The class of an import path, a bare name being that of the first module of ``homes`` that has it; else None."""
+    module, _, name = path.rpartition(".")
+    for home in (module,) if module else homes:
+        try:
+            found = getattr(import_module(home), name, None)
+        except (ImportError, TypeError, ValueError):  # the last two: a relative or an empty path
+            continue
+        if isinstance(found, type):
+            return found
+    return None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class StepPlateau(Callback):
             for schedule in schedules
             if isinstance(schedule, ReduceLROnPlateau)
         ]
+        # Trainer.callbacks is set by a connector, which type checkers do not see.
         stops = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
         watched += [("trainer.callbacks, EarlyStopping.mode", stop.monitor, stop.mode) for stop in stops]
         for key, name, mode in watched:
