@@ -193,3 +193,12 @@ def test_other_passes_of_the_model_and_its_export_do_not_change(tiny_llama: str,
     assert torch.equal(before, after)
     policy.export(tmp_path)
     assert NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+
+
+def test_under_autocast_attention_is_computed_in_its_format() -> None:
+    query, key, value, keys, values = (one.float() for one in tensors(2, 2, 2, 3, 4, 8))
+    known, _ = PromptBeside(keys, values).update(key, value)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = attend(torch.nn.Module(), query, known, value.bfloat16(), None)
+    assert output.dtype == torch.bfloat16
+    assert output.shape == (2, 3, 2, 8)
