@@ -63,6 +63,7 @@ class RoundRobin(LightningModule):
         never_stop(self.first.sampler)
         for member in self.members.values():
             member.trainer, member.sampler, member.log_dict = self.trainer, self.first.sampler, self.log_dict
+            member.all_or_nothing = self.first.all_or_nothing  # one optimizer, one copy of its last good step
 
     def configure_model(self) -> None:
         self.first.configure_model()
@@ -72,6 +73,9 @@ class RoundRobin(LightningModule):
 
     def on_fit_start(self) -> None:
         self.first.sync_engine()
+
+    def on_train_start(self) -> None:
+        self.first.on_train_start()
 
     def training_step(self, batch: list[Example], batch_idx: int) -> None:
         self.members[self.name_at(batch_idx)].training_step(batch, batch_idx)
