@@ -120,7 +120,8 @@ class TwoHop(Generated):
         answer_format: the gold answer, ``{answer}`` standing for the entity. It sets how cold the start is, and with
             that the smallest q that escapes. Mean log w of the bundled model behind the right rationale, before
             training: ``[[ {answer} ]]`` -54, ``[[ : {answer} : ]]`` -86, ``: {answer}`` -20; ``ans {answer}`` is its
-            own format, 0.
+            own format, 0. A list of formats starts a training set at several depths: the question's last relation says
+            which of them is its own, ``r0`` the first, ``r1`` the second and so on in turn.
         label_noise: share of the training answers that are replaced by a wrong entity, in [0, 1].
         **kwargs: see :class:`jqlight.benchmarks.Benchmark`; sizes are numbers up to 100,000, and ``path`` is not taken.
 
@@ -131,11 +132,15 @@ class TwoHop(Generated):
     instead_of_warm: ClassVar[str] = "for a warm one set data.answer_format to the bundled model's own, 'ans {answer}'"
     sizes: ClassVar[Mapping[Split, int]] = {"train": 4096, "validation": 64, "test": 128}
 
-    def __init__(self, answer_format: str = "[[ {answer} ]]", label_noise: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, answer_format: str | list[str] = "[[ {answer} ]]", label_noise: float = 0.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        if answer_format.count("{answer}") != 1:
+        self.formats = [answer_format] if isinstance(answer_format, str) else answer_format
+        if not self.formats or any(text.count("{answer}") != 1 for text in self.formats):
             raise ConfigError(
-                f"data.answer_format: given '{answer_format}', allowed is a text with {{answer}} in it once"
+                f"data.answer_format: given {answer_format!r}, allowed is a text with {{answer}} in it once, or a list "
+                "of such texts"
             )
         if not 0 <= label_noise <= 1:
             raise ConfigError(f"data.label_noise: given {label_noise}, allowed is a share from 0 to 1")
@@ -144,7 +149,6 @@ class TwoHop(Generated):
                 raise ConfigError(
                     f"data.{split}_size: given {size!r}, allowed is 1 to {MOST_QUESTIONS}, as questions are generated"
                 )
-        self.answer_format = answer_format
         self.label_noise = label_noise
 
     def read(self, split: Split) -> Iterable[Record]:
@@ -154,11 +158,12 @@ class TwoHop(Generated):
             ConfigError: the tokenizer has no token for a word of ``answer_format``.
         """
         unknown = self.token_format.tokenizer.unk_token_id
-        if unknown is not None and unknown in self.token_format.encode_target(self._gold(ENTITIES[0])):
-            raise ConfigError(
-                f"data.answer_format: given '{self.answer_format}', but the model's tokenizer does not know all of its "
-                "words; the bundled model's words for this use are [[ ]] : ans"
-            )
+        for text in self.formats:
+            if unknown is not None and unknown in self.token_format.encode_target(_gold(text, ENTITIES[0])):
+                raise ConfigError(
+                    f"data.answer_format: given '{text}', but the model's tokenizer does not know all of its words; "
+                    "the bundled model's words for this use are [[ ]] : ans"
+                )
         drawn = questions(split, int(self.asked[split] or self.sizes[split]))
         answers = with_noise([q.answer for q in drawn], self.label_noise if split == "train" else 0.0)
         for number, (question, answer) in enumerate(zip(drawn, answers, strict=True)):
@@ -167,9 +172,12 @@ class TwoHop(Generated):
             yield Record(fields, f"TwoHop question {name}")
 
     def item(self, record: Record) -> Item:
-        """The question as it is, its answer in ``answer_format``, and the two facts that lead to it."""
-        gold = self._gold(record.text("answer"))
-        return Item(record.text("question"), gold, rationale=record.text("rationale"))
+        """The question as it is, its answer in its format, and the two facts that lead to it."""
+        question = record.text("question")
+        last = RELATIONS.index(question.split()[-1])
+        gold = _gold(self.formats[last % len(self.formats)], record.text("answer"))
+        return Item(question, gold, rationale=record.text("rationale"))
 
-    def _gold(self, entity: str) -> str:
-        return self.answer_format.replace("{answer}", entity)
+
+def _gold(answer_format: str, entity: str) -> str:
+    return answer_format.replace("{answer}", entity)
