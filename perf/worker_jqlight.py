@@ -40,7 +40,7 @@ def watch(loop: WorkerLoop, module: Estimator) -> None:
     module.sample = counted
     loop.watch(module, "sample", "generate")
     loop.watch(module, "sync_engine", "sync")
-    loop.watch(module, "_optimizer_step", "optimizer")
+    loop.watch(module.all_or_nothing, "step", "optimizer")
     loop.watch(StepRecord, "compare_engine", "score")
     group = module.policy.group
 
