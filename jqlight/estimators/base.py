@@ -120,9 +120,9 @@ class Estimator(PolicyModule):
     def diagnose(self, signals: Tensor, coefficients: Coefficients) -> dict[str, float]:
         """Diagnostics of the whole batch, (B, M); must hold ``success``, the estimate of P."""
 
-    def log_size(self, signal: Tensor, sample: GroupSample) -> float | None:
-        """Log of a group's largest coefficient, nats, from its signal (1, M); None where a step has no scale."""
-        return None
+    def log_size(self, signal: Tensor, sample: GroupSample) -> float:
+        """Log of a group's largest coefficient, nats, from its signal (1, M); 0 where a step has no scale."""
+        return 0.0
 
     def told(self, signal: Tensor, group: Group) -> dict[str, Tensor]:
         """What kept rollouts tell of their scores, see :class:`KeptGroup`; nothing is computed for it anew.
@@ -228,16 +228,14 @@ class Estimator(PolicyModule):
     def _backward(self, signal: Tensor, sample: GroupSample, coefficients: Coefficients, scale: float) -> Coefficients:
         """Add a group's gradient, in the unit of the step's scale; zero where it cannot matter in that unit.
 
-        Returns the coefficients that it was made with.
+        Returns the coefficients that it counts with.
         """
-        log_size = self.log_size(signal, sample) if self.step_scale.kind != "raw" else None
-        if log_size is not None:
-            if (log_unit := self.step_scale.admit(log_size)) is None:
-                return Coefficients(*map(torch.zeros_like, coefficients))
-            # Computed again, since coefficients under e^-745 would be lost in a division afterwards.
-            coefficients = self.coefficients(signal, sample._replace(log_unit=log_unit))
-        sample.group.backward(Coefficients(coefficients.score[0], coefficients.pathwise[0]), scale=scale)
-        return coefficients
+        if (log_unit := self.step_scale.admit(self.log_size(signal, sample))) is None:
+            return Coefficients(*map(torch.zeros_like, coefficients))
+        # Computed again, since coefficients under e^-745 would be lost in a division afterwards.
+        used = self.coefficients(signal, sample._replace(log_unit=log_unit)) if log_unit else coefficients
+        sample.group.backward(Coefficients(used.score[0], used.pathwise[0]), scale=scale)
+        return coefficients if self.step_scale.kind == "raw" else used
 
     def _keep(self) -> None:
         """Log the rollouts of the last step, once."""

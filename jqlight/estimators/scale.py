@@ -22,6 +22,10 @@ DECAY = 0.05
 """running: nats that the reference may fall per step. A batch e^-5 times the last one's size takes 100 steps to get a
 whole step, and a run that climbs out of e^-50 is never held back, since the reference rises at once."""
 
+_TINY = -40.0
+"""Nats under which the groups of a raw step are counted in a unit too, by which their sum is multiplied in the end: what
+a backward pass multiplies with such coefficients are denormal numbers, on which a processor takes many times as long."""
+
 _NEGLIGIBLE = 2.0**-6
 """Share of a number format's resolution under which a group's weight counts as nothing next to the largest one's."""
 
@@ -33,9 +37,9 @@ class StepScale:
     the units, as an online softmax does. Every result is that of the largest group's unit, in any order of groups.
 
     Args:
-        kind: raw (1, the paper's step), batch (the size of the batch's largest group) or running (the same, but never
-            under the last step's reference less ``DECAY``, so that a batch of hopeless examples late in training does
-            not get a whole step).
+        kind: raw (1 when the step ends, the paper's step), batch (the size of the batch's largest group) or running
+            (the same, but never under the last step's reference less ``DECAY``, so that a batch of hopeless examples
+            late in training does not get a whole step).
 
     Attributes:
         log_reference: log of the last step's unit, nats; -inf before the first. What a resumed run needs.
@@ -51,15 +55,14 @@ class StepScale:
         self.kind = kind
         self.log_reference = -math.inf
         self.skipped = 0
-        self._log_unit = 0.0
+        self._log_unit = self._largest = -math.inf
         self._parameters: list[nn.Parameter] = []
 
     def begin(self, parameters: Iterable[nn.Parameter]) -> None:
         """Begin a step on ``parameters``, whose gradients are empty."""
         self._parameters = [p for p in parameters if p.requires_grad]
-        self.skipped = 0
-        if self.kind != "raw":
-            self._log_unit = self.log_reference - DECAY if self.kind == "running" else -math.inf
+        self.skipped, self._largest = 0, -math.inf
+        self._log_unit = self.log_reference - DECAY if self.kind == "running" else -math.inf
 
     def admit(self, log_size: float) -> float | None:
         """Log of the unit for the coefficients of a group of this size, both in nats; None if it need not be run.
@@ -67,12 +70,16 @@ class StepScale:
         Args:
             log_size: of ``jqlight.objective.garl_log_size`` or ``paft_log_size``.
         """
-        if self.kind == "raw":
-            return 0.0
         if log_size == -math.inf:  # a dead group, counted as one elsewhere
             return None
-        self._raise_to(log_size)
-        if log_size - self._log_unit < self._log_resolution():
+        self._largest = max(self._largest, log_size)
+        if self.kind == "raw":
+            self._raise_to(self._largest if self._largest < _TINY else 0.0)
+            matters_from = min(_TINY, self._largest + self._log_resolution())
+        else:
+            self._raise_to(log_size)
+            matters_from = self._log_unit + self._log_resolution()
+        if log_size < matters_from:
             self.skipped += 1
             return None
         return self._log_unit
@@ -80,6 +87,7 @@ class StepScale:
     def finish(self, device: torch.device) -> None:
         """Give all ranks the largest rank's unit, before their gradients are summed, and remember it."""
         if self.kind == "raw":
+            self._raise_to(0.0)
             return
         self._raise_to(distributed.largest({"log_unit": self._log_unit}, device)["log_unit"])
         self.log_reference = self._log_unit

@@ -38,10 +38,20 @@ def test_every_order_and_every_common_factor_give_the_largest_groups_unit(shift)
         assert scale.log_reference == -1.0 + shift
 
 
-def test_raw_counts_in_ones():
+@pytest.mark.parametrize("shifts", [(0.0, 0.0, 0.0), (-50.0, -50.0, -50.0), (0.0, -50.0, -60.0), (-38.0, -38.0, -38.0)])
+def test_raw_counts_in_ones_at_the_steps_end(shifts):
+    groups = [(size + shift, value) for (size, value), shift in zip(GROUPS, shifts, strict=True)]
+    for order in itertools.permutations(groups):
+        scale = StepScale("raw")
+        assert gathered(scale, list(order)) == pytest.approx(sum(v * math.exp(s) for s, v in groups), rel=1e-12)
+        assert scale.log_reference == -math.inf
+
+
+def test_a_raw_step_does_not_multiply_with_coefficients_that_are_next_to_nothing():
     scale = StepScale("raw")
-    assert gathered(scale, GROUPS) == pytest.approx(sum(value * math.exp(size) for size, value in GROUPS), rel=1e-12)
-    assert scale.log_reference == -math.inf
+    scale.begin([nn.Parameter(torch.zeros(1))])
+    assert [scale.admit(size) for size in (-90.0, -80.0, -85.0)] == [-90.0, -80.0, -80.0]
+    assert [scale.admit(size) for size in (-39.0, -41.0, -90.0)] == [0.0, 0.0, None]
 
 
 @pytest.mark.parametrize(("dtype", "resolution"), [(torch.float32, 2.0**-23), (torch.float64, 2.0**-52)])
