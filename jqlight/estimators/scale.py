@@ -23,8 +23,9 @@ DECAY = 0.05
 whole step, and a run that climbs out of e^-50 is never held back, since the reference rises at once."""
 
 _TINY = -40.0
-"""Nats under which the groups of a raw step are counted in a unit too, by which their sum is multiplied in the end: what
-a backward pass multiplies with such coefficients are denormal numbers, on which a processor takes many times as long."""
+"""Nats under which the groups of a raw step are counted in a unit too, by which their sum is multiplied in the end:
+what a backward pass multiplies with such coefficients are denormal numbers, on which a processor takes many times as
+long."""
 
 _NEGLIGIBLE = 2.0**-6
 """Share of a number format's resolution under which a group's weight counts as nothing next to the largest one's."""
