@@ -120,8 +120,8 @@ class TwoHop(Generated):
         answer_format: the gold answer, ``{answer}`` standing for the entity. It sets how cold the start is, and with
             that the smallest q that escapes. Mean log w of the bundled model behind the right rationale, before
             training: ``[[ {answer} ]]`` -54, ``[[ : {answer} : ]]`` -86, ``: {answer}`` -20; ``ans {answer}`` is its
-            own format, 0. A list of formats starts a training set at several depths: the question's last relation says
-            which of them is its own, ``r0`` the first, ``r1`` the second and so on in turn.
+            own format, 0. Several, with ``|`` between them, start a training set at several depths: the question's last
+            relation says which of them is its own, ``r0`` the first, ``r1`` the second and so on in turn.
         label_noise: share of the training answers that are replaced by a wrong entity, in [0, 1].
         **kwargs: see :class:`jqlight.benchmarks.Benchmark`; sizes are numbers up to 100,000, and ``path`` is not taken.
 
@@ -132,15 +132,13 @@ class TwoHop(Generated):
     instead_of_warm: ClassVar[str] = "for a warm one set data.answer_format to the bundled model's own, 'ans {answer}'"
     sizes: ClassVar[Mapping[Split, int]] = {"train": 4096, "validation": 64, "test": 128}
 
-    def __init__(
-        self, answer_format: str | list[str] = "[[ {answer} ]]", label_noise: float = 0.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, answer_format: str = "[[ {answer} ]]", label_noise: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.formats = [answer_format] if isinstance(answer_format, str) else answer_format
-        if not self.formats or any(text.count("{answer}") != 1 for text in self.formats):
+        self.formats = [text.strip() for text in answer_format.split("|")]
+        if any(text.count("{answer}") != 1 for text in self.formats):
             raise ConfigError(
-                f"data.answer_format: given {answer_format!r}, allowed is a text with {{answer}} in it once, or a list "
-                "of such texts"
+                f"data.answer_format: given '{answer_format}', allowed is a text with {{answer}} in it once, or several "
+                "such texts with | between them"
             )
         if not 0 <= label_noise <= 1:
             raise ConfigError(f"data.label_noise: given {label_noise}, allowed is a share from 0 to 1")
