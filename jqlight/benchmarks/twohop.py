@@ -137,8 +137,8 @@ class TwoHop(Generated):
         self.formats = [text.strip() for text in answer_format.split("|")]
         if any(text.count("{answer}") != 1 for text in self.formats):
             raise ConfigError(
-                f"data.answer_format: given '{answer_format}', allowed is a text with {{answer}} in it once, or several "
-                "such texts with | between them"
+                f"data.answer_format: given '{answer_format}', allowed is a text with {{answer}} in it once, or "
+                "several such texts with | between them"
             )
         if not 0 <= label_noise <= 1:
             raise ConfigError(f"data.label_noise: given {label_noise}, allowed is a share from 0 to 1")
