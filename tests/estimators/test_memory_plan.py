@@ -37,6 +37,16 @@ def test_bytes_follow_formats_and_optimizer(tiny_llama: str) -> None:
     assert adapters.checkpointed < adapters.group < exact.group
 
 
+def test_a_pass_holds_the_heads_gradient_and_under_autocast_a_second_copy_of_all(tiny_llama: str) -> None:
+    config = AutoConfig.from_pretrained(tiny_llama)
+    head, shape = config.vocab_size * config.hidden_size, SHAPE | {"rollouts": 0, "prompt": 0}
+    plan = lambda **settings: plan_memory(config, numbers=1000, **settings, **shape).group  # noqa: E731
+    assert plan(trained=1000, mixed=False) == 4 * head
+    assert plan(trained=1000) == 4 * head + (2 + 2) * 1000 + (2 + 2) * head
+    assert plan(trained=10) == 2 * 1000 + 2 * 10 + (2 + 2) * head
+    assert plan(trained=1000, dtype="bfloat16") == 2 * head
+
+
 def test_a_run_plans_with_its_own_settings(tiny_llama: str) -> None:
     policy = Policy(PolicyConfig(tiny_llama))
     budgets = {"max_thinking_tokens": 20, "max_answer_tokens": 7, "max_num_seqs": 3}
