@@ -29,7 +29,7 @@ class MemoryPlan:
     undo: float
     """Copy of trained weights and optimizer state that undoes a step; always in host memory."""
     group: float
-    """Held during the pass over one prompt and all its rollouts at their longest, run at once; activations above all."""
+    """Held during the pass over one prompt and all its rollouts at their longest; activations above all."""
     checkpointed: float
     """The same with gradient checkpointing."""
     engine: float
@@ -82,7 +82,7 @@ def plan_memory(
     tokens = prompt + rollouts * rollout_tokens
     each = AUTOCAST_BYTES if mixed else size
     text = model.get_text_config(decoder=True)
-    # A pass holds the gradient of the output head before it is added to what is there, and under autocast the weights in
+    # A pass holds the output head's gradient before it is added to what is there, and under autocast the weights in
     # two bytes, with gradients of their own until prompt and rollouts are both back, and the head's once more.
     head = text.vocab_size * text.hidden_size * (size if trained == numbers else 0)
     cast = 2.0 * (numbers + trained) + 4.0 * text.vocab_size * text.hidden_size if mixed and size > 2 else 0.0
