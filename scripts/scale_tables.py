@@ -3,7 +3,7 @@
 python scripts/scale_tables.py runs/quickstart_scale docs/results/scale
 
 Writes runs.csv, settings.md and scale.png; for a sweep over answer formats (sweeps/scale_phase.yaml) runs.csv and
-phases.md. Scores are those of the last validation, a fixed step, and not of each run's
+phases.md, and prints by how many nats a decade of epsilon moves the boundary. Scores are those of the last validation, a fixed step, and not of each run's
 best one, so that no setting profits from a choice made on the questions that it is judged by.
 """
 
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
+from scipy import optimize
 
 from jqlight.report.tables import markdown
 
@@ -74,6 +76,33 @@ def phases(runs: pd.DataFrame) -> pd.DataFrame:
     return rows.unstack("kind").fillna("–").reset_index().astype({"depth": int})
 
 
+def boundary(runs: pd.DataFrame, resamples: int = 500) -> dict[str, tuple[float, float, float]]:
+    """Where raw runs stop to escape, by a logistic fit: estimate and 95 % interval (bootstrap over runs) of two numbers.
+
+    The chance to escape is logistic in ``start + shift * decades - (1 - q) depth``, decades those of epsilon below 1e-8.
+    """
+    raw = runs[runs["scale"] == "raw"]
+    depth = raw["answer format"].map(raw.groupby("answer format")["depth"].mean())
+    size, escaped = ((1 - raw["q"]) * depth).to_numpy(), raw["escape step"].notna().to_numpy()
+    decades = -8 - np.log10(raw["eps"].to_numpy())
+
+    def fit(kept: np.ndarray) -> np.ndarray:
+        def loss(found: np.ndarray) -> float:
+            start, shift, log_steepness = found
+            logit = np.exp(log_steepness) * (start + shift * decades[kept] - size[kept])
+            # Runs that a line divides without a mistake would make it infinitely steep; a mild prior holds it at 1 a nat.
+            return float(np.logaddexp(0, np.where(escaped[kept], -logit, logit)).sum() + log_steepness**2 / 2)
+
+        return np.asarray(optimize.minimize(loss, [20.0, 2.0, 0.0], method="Nelder-Mead", options={"maxiter": 2000}).x)
+
+    rng = np.random.default_rng(0)
+    found = fit(np.arange(len(raw)))
+    drawn = np.array([fit(rng.integers(len(raw), size=len(raw))) for _ in range(resamples)])
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    names = ("(1 - q) depth at epsilon 1e-8", "nats per decade")
+    return {name: (float(found[i]), float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
 def _spread(values: pd.Series, digits: int) -> str:
     low, high = f"{values.min():.{digits}f}", f"{values.max():.{digits}f}"
     return low if low == high else f"{values.mean():.{digits}f} ({low}–{high})"
@@ -122,7 +151,8 @@ def read_sweep(
         parser.error(f"{options.sweep} has no finished run (RUN/finished.json)")
     runs = pd.DataFrame([read(folder) for folder in folders])
     if options.earlier:
-        runs = pd.concat([runs, pd.read_csv(options.earlier)]).drop_duplicates(order)
+        earlier = pd.read_csv(options.earlier).fillna({"answer format": ""})
+        runs = pd.concat([runs, earlier]).drop_duplicates(order)
     runs = runs.sort_values(order)
     options.out.mkdir(parents=True, exist_ok=True)
     runs.to_csv(options.out / "runs.csv", index=False, float_format="%.6g")
@@ -130,11 +160,13 @@ def read_sweep(
 
 
 def main() -> None:
-    runs, _, out = read_sweep(__doc__, read_run, ["wrong labels", "scale", "q", "seed"])
+    runs, _, out = read_sweep(__doc__, read_run, ["wrong labels", "scale", "q", "eps", "answer format", "seed"])
     if runs["answer format"].nunique() > 1:
         found = phases(runs).astype(str).set_index("depth")
         (out / "phases.md").write_text(markdown(found) + "\n", encoding="utf-8")
         print(markdown(found))
+        for name, (value, low, high) in boundary(runs).items():
+            print(f"{name}: {value:.1f} (95 % {low:.1f} to {high:.1f})")
         return
     table = markdown(summarise(runs).astype(str).set_index("wrong labels"))
     (out / "settings.md").write_text(table + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """scripts/scale_tables.py on run folders made by hand."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -51,6 +52,22 @@ def test_depths_by_kind_of_step(tmp_path):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line]
     assert rows[0] == ["depth", "q", "(1 − q) depth", "batch, ε 1e-08", "raw, ε 1e-12"]
     assert rows[2:] == [["2", "0.25", "2", "–", "3"], ["6", "0.25", "4", "4", "never"]]
+
+
+def test_the_boundary_of_escape_is_where_the_runs_say(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    boundary = importlib.import_module("scale_tables").boundary
+    runs = pd.DataFrame(
+        {"scale": "raw", "answer format": str(depth), "depth": depth, "q": q, "eps": eps, "escape step": step}
+        for eps, shift in ((1e-8, 0.0), (1e-12, 9.2))
+        for depth in (18.0, 30.0, 42.0)
+        for q in (0.0, 0.25, 0.5, 0.75)
+        for step in [50.0 if (1 - q) * depth < 20 + shift else None]
+    )
+    found = boundary(runs, resamples=30)
+    start, shift = found["(1 - q) depth at epsilon 1e-8"], found["nats per decade"]
+    assert 18 < start[0] < 22.5 and start[1] <= start[0] <= start[2]
+    assert 1.8 < shift[0] < 3.2 and shift[1] <= shift[0] <= shift[2]
 
 
 def test_a_folder_without_runs_is_said(tmp_path):
