@@ -3,8 +3,9 @@
 python scripts/scale_tables.py runs/quickstart_scale docs/results/scale
 
 Writes runs.csv, settings.md and scale.png; for a sweep over answer formats (sweeps/scale_phase.yaml) runs.csv and
-phases.md, and prints by how many nats a decade of epsilon moves the boundary. Scores are those of the last validation, a fixed step, and not of each run's
-best one, so that no setting profits from a choice made on the questions that it is judged by.
+phases.md, and prints by how many nats a decade of epsilon moves the boundary. Scores are those of the last validation,
+a fixed step, and not of each run's best one, so that no setting profits from a choice made on the questions that it is
+judged by.
 """
 
 import argparse
@@ -77,9 +78,10 @@ def phases(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def boundary(runs: pd.DataFrame, resamples: int = 500) -> dict[str, tuple[float, float, float]]:
-    """Where raw runs stop to escape, by a logistic fit: estimate and 95 % interval (bootstrap over runs) of two numbers.
+    """Where raw runs stop to escape, by a logistic fit: two numbers, each with its 95 % interval.
 
-    The chance to escape is logistic in ``start + shift * decades - (1 - q) depth``, decades those of epsilon below 1e-8.
+    The chance to escape is logistic in ``start + shift * decades - (1 - q) depth``, with the decades of epsilon below
+    1e-8. Intervals are bootstrapped over runs.
     """
     raw = runs[runs["scale"] == "raw"]
     depth = raw["answer format"].map(raw.groupby("answer format")["depth"].mean())
@@ -90,7 +92,7 @@ def boundary(runs: pd.DataFrame, resamples: int = 500) -> dict[str, tuple[float,
         def loss(found: np.ndarray) -> float:
             start, shift, log_steepness = found
             logit = np.exp(log_steepness) * (start + shift * decades[kept] - size[kept])
-            # Runs that a line divides without a mistake would make it infinitely steep; a mild prior holds it at 1 a nat.
+            # Runs that a line divides without a mistake would make it infinitely steep; a prior holds it at 1 a nat.
             return float(np.logaddexp(0, np.where(escaped[kept], -logit, logit)).sum() + log_steepness**2 / 2)
 
         return np.asarray(optimize.minimize(loss, [20.0, 2.0, 0.0], method="Nelder-Mead", options={"maxiter": 2000}).x)
@@ -165,8 +167,9 @@ def main() -> None:
         found = phases(runs).astype(str).set_index("depth")
         (out / "phases.md").write_text(markdown(found) + "\n", encoding="utf-8")
         print(markdown(found))
-        for name, (value, low, high) in boundary(runs).items():
-            print(f"{name}: {value:.1f} (95 % {low:.1f} to {high:.1f})")
+        if runs.loc[runs["scale"] == "raw", "eps"].nunique() > 1:
+            for name, (value, low, high) in boundary(runs).items():
+                print(f"{name}: {value:.1f} (95 % {low:.1f} to {high:.1f})")
         return
     table = markdown(summarise(runs).astype(str).set_index("wrong labels"))
     (out / "settings.md").write_text(table + "\n", encoding="utf-8")

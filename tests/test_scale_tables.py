@@ -60,11 +60,11 @@ def test_the_boundary_of_escape_is_where_the_runs_say(monkeypatch):
     runs = pd.DataFrame(
         {"scale": "raw", "answer format": str(depth), "depth": depth, "q": q, "eps": eps, "escape step": step}
         for eps, shift in ((1e-8, 0.0), (1e-12, 9.2))
-        for depth in (18.0, 30.0, 42.0)
+        for depth in (10.0, 18.0, 24.0, 30.0, 37.0, 42.0)
         for q in (0.0, 0.25, 0.5, 0.75)
         for step in [50.0 if (1 - q) * depth < 20 + shift else None]
     )
-    found = boundary(runs, resamples=30)
+    found = boundary(runs, resamples=20)
     start, shift = found["(1 - q) depth at epsilon 1e-8"], found["nats per decade"]
     assert 18 < start[0] < 22.5 and start[1] <= start[0] <= start[2]
     assert 1.8 < shift[0] < 3.2 and shift[1] <= shift[0] <= shift[2]
