@@ -74,7 +74,7 @@ _jqlight() {
                 completion) words="-h --help" ;;
                 esac ;;
             *) case "$verb" in
-                sweep) words="collapse finqa_cold_q khop mixed_depth quickstart_noise quickstart_q quickstart_scale scale_phase smollm2_full smollm2_hotpotqa table2_cold table3_warm" files=yes ;;
+                sweep) words="collapse finqa_cold_q khop mixed_depth quickstart_noise quickstart_q quickstart_scale scale_phase smollm2_full smollm2_hotpotqa smollm2_musique table2_cold table3_warm" files=yes ;;
                 completion) words="bash zsh" ;;
                 *) files=yes ;;
                 esac ;;
