@@ -13,6 +13,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from jqlight.errors import ConfigError
 from jqlight.files import json_lines
 from jqlight.names import QUESTIONS, evaluation_name, format_value
 from jqlight.tracking.journal import Journal
@@ -46,19 +47,23 @@ class RunLogger(Logger):
     store when it is built, and its ``save_dir`` is the run's folder for every store.
 
     Args:
-        run_dir: the run's folder; if it holds a run of the same store, that MLflow run is continued.
-        experiment_name: MLflow experiment.
+        run_dir: the run's folder; if it holds a run of the same store, that MLflow run is continued. None waits for
+            :meth:`settle`, by which the command line gives a logger of its config the folder that it has chosen.
+        experiment_name: MLflow experiment; None takes that of ``settle``, else jqlight.
         run_name: name in MLflow; None takes the folder's.
         tracking_uri: MLflow store; None takes ``MLFLOW_TRACKING_URI``, else the store this run is in, else
             ``mlflow.db`` next to the run's folder.
         timeout: seconds to wait for the last upload when the run ends.
         patience: old name of ``timeout``.
+
+    Raises:
+        ConfigError: at its first use, when it has no folder.
     """
 
     def __init__(
         self,
-        run_dir: str | Path,
-        experiment_name: str = "jqlight",
+        run_dir: str | Path | None = None,
+        experiment_name: str | None = None,
         run_name: str | None = None,
         tracking_uri: str | None = None,
         timeout: float = 60.0,
@@ -67,11 +72,9 @@ class RunLogger(Logger):
         super().__init__()
         if patience is not None:
             log.warning("trainer.logger.patience is now called trainer.logger.timeout.")
-        self.run_dir = Path(run_dir)
-        self.experiment_name = experiment_name
-        self.run_name = run_name or self.run_dir.resolve().name
-        recorded = recorded_store(self.run_dir)
-        self.tracking_uri = store_uri(tracking_uri, recorded=recorded, runs=self.run_dir.resolve().parent)
+        self.experiment_name = experiment_name or ""
+        self.run_name, self.tracking_uri = run_name or "", tracking_uri or ""
+        self.run_dir, self.settled = Path(), False
         self.timeout = timeout if patience is None else patience
         self.step_source: Callable[[], int] | None = None
         """Tells the optimizer steps taken; a trainer's own step for logging is one behind in validation."""
@@ -81,6 +84,16 @@ class RunLogger(Logger):
         """Whether the run goes on behind its training, so that a success of that is not yet its end."""
         self.awaits_config = False
         """Whether the whole config is (to be) logged, which makes a module's hyper-parameters superfluous."""
+        if run_dir is not None:
+            self.settle(run_dir)
+
+    def settle(self, run_dir: str | Path, experiment_name: str | None = None, run_name: str | None = None) -> None:
+        """Take the run's folder, and the names that were not given when the logger was made."""
+        self.run_dir, self.settled = Path(run_dir), True
+        self.experiment_name = self.experiment_name or experiment_name or "jqlight"
+        self.run_name = self.run_name or run_name or self.run_dir.resolve().name
+        recorded = recorded_store(self.run_dir)
+        self.tracking_uri = store_uri(self.tracking_uri or None, recorded=recorded, runs=self.run_dir.resolve().parent)
 
     # -- Lightning's side --------------------------------------------------------------------------------------------
 
@@ -203,6 +216,8 @@ class RunLogger(Logger):
             self._thread.wake()
 
     def _started(self) -> Uploader:
+        if not self.settled:
+            raise ConfigError("RunLogger: run_dir: not given; a script gives the folder that the run is to have")
         if self._uploader is None:
             self._uploader = Uploader(Journal(self.run_dir), self.tracking_uri)
         if self._thread is None:
@@ -240,6 +255,10 @@ def with_run_logger(given: Logger | Iterable[Logger] | bool | None, own: Callabl
     """
     loggers = [] if given is None or isinstance(given, bool) else [given] if isinstance(given, Logger) else [*given]
     found = [logger for logger in loggers if isinstance(logger, RunLogger)] or [own()]
+    for logger in found:
+        if not logger.settled:
+            usual = own()
+            logger.settle(usual.run_dir, usual.experiment_name, usual.run_name)
     return [*found, *(logger for logger in loggers if not isinstance(logger, RunLogger))]
 
 

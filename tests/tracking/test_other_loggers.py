@@ -14,6 +14,7 @@ from cli_standins import Climber, InMemory, Numbers
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
+from jqlight.errors import ConfigError
 from jqlight.tracking.logger import RunLogger, with_run_logger
 
 CSV = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "others", "name": "csv"}}
@@ -136,6 +137,17 @@ def test_with_run_logger_puts_the_folders_first(workplace):
     assert with_run_logger(None, lambda: own) == with_run_logger(True, lambda: own) == [own]
     assert with_run_logger(other, lambda: own) == with_run_logger([other], lambda: own) == [own, other]
     assert with_run_logger([other, own], lambda: RunLogger("runs/b")) == [own, other]
+
+
+def test_a_run_logger_of_the_config_takes_the_runs_folder_and_keeps_what_it_was_given(workplace):
+    given = RunLogger(timeout=600.0, experiment_name="mine")
+    assert with_run_logger(given, lambda: RunLogger("runs/b", "usual", "named")) == [given]
+    assert (given.run_dir, given.experiment_name, given.run_name) == (Path("runs/b"), "mine", "named")
+    given.log_metrics({"a": 1.0}, 1)
+    given.finalize("success")
+    assert '"a": 1.0' in Path("runs/b/metrics.jsonl").read_text()
+    with pytest.raises(ConfigError, match="RunLogger: run_dir: not given"):
+        RunLogger().log_metrics({"a": 1.0}, 1)
 
 
 @pytest.mark.parametrize("logger", [False, CSVLogger, RunLogger])
