@@ -16,7 +16,10 @@ from jqlight.sweep.parent import _store
 from jqlight.tracking.journal import Journal, read_record
 from jqlight.tracking.logger import RunLogger
 from jqlight.tracking.mlflow import (
+    STORE_VARIABLE,
+    NoStoreError,
     artifact_location,
+    check_uri,
     reason,
     redacted,
     same_store,
@@ -198,3 +201,29 @@ def test_a_runs_own_files_are_not_read_through_links_either(workplace, shell, fi
     else:
         assert code == 0
         assert "0 metric lines uploaded" in shell.out
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("htp://u:SECRET@host", r"given htp://u:\*\*\*@host, which MLflow does not open"),
+        ("http://", "it names no host"),
+        ("http://host:99999", "Port out of range"),
+        ("sqlite://x.db", "Invalid SQLite URL"),
+        (
+            "mysql://u:SECRET@host/db",
+            r"given mysql://u:\*\*\*@host/db, which none can be at \(No module named 'MySQLdb'",
+        ),
+        ("./mlruns", "which MLflow does not open"),
+    ],
+)
+def test_a_uri_that_no_store_can_be_at_is_refused_without_connecting(uri, why):
+    with pytest.raises(NoStoreError, match=why) as refused:
+        check_uri(uri)
+    assert "SECRET" not in str(refused.value)
+
+
+def test_a_server_that_is_away_is_a_store(monkeypatch):
+    check_uri("http://user:pw@127.0.0.1:9/mlflow")
+    monkeypatch.setenv(STORE_VARIABLE, "  http://127.0.0.1:9\n")
+    assert store_uri() == "http://127.0.0.1:9"
