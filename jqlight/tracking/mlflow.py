@@ -78,7 +78,7 @@ def check_uri(uri: str) -> None:
 
             dialect = make_url(uri).get_dialect()
             dialect.import_dbapi()
-            dialect().create_connect_args(make_url(uri))  # type: ignore[no-untyped-call]
+            dialect().create_connect_args(make_url(uri))
         elif kind != "databricks":  # which has settings elsewhere
             open_store(uri)
     except NoStoreError:
