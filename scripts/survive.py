@@ -94,9 +94,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
     rows = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
     points = sorted((row["step"], key, value) for row in rows for key, value in row.items() if _kept(key))
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        history = store.execute("SELECT step, key, value FROM metrics ORDER BY step, key").fetchall()
-        states = store.execute("SELECT status FROM runs").fetchall()
+    history, states = _uploaded(folder / "mlflow.db")
     found = {name: torch.load(folder / f"run/checkpoints/{name}.ckpt", weights_only=True) for name in ("last", "best")}
     return {
         "weights": str({name: _bits(part["state_dict"]) for name, part in found.items()}),
@@ -105,6 +103,15 @@ def outcome(folder: Path) -> dict[str, Any]:
         "samples": {path.name: path.read_text() for path in (folder / "run/samples").iterdir()},
         "MLflow": ([row for row in history if _kept(row[1])], len(history), states),
     }
+
+
+def _uploaded(store: Path) -> tuple[list[Any], list[Any]]:
+    """Rows of metrics and of states in MLflow's store; nothing where it was not made."""
+    if not store.exists():
+        return [], []
+    with closing(sqlite3.connect(store)) as opened:
+        history = opened.execute("SELECT step, key, value FROM metrics ORDER BY step, key").fetchall()
+        return history, opened.execute("SELECT status FROM runs").fetchall()
 
 
 def _kept(key: str) -> bool:

@@ -3,13 +3,13 @@
 import errno
 import os
 import re
-import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from jqlight.errors import ConfigError
 from jqlight.files import can_write
+from jqlight.names import inert
 from jqlight.tracking.journal import Journal, read_record
 
 RUNS = Path("runs")
@@ -66,17 +66,19 @@ def find_run_folder(verb: str, run_dir: str | None, run_name: str, ckpt_path: st
 
 
 def check_run_dir(given: str) -> None:
-    """Raise ConfigError for what can name no folder of a run: nothing, blanks, control characters, an address."""
-    odd = not given or given != given.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in given)
+    """Raise ConfigError for what can name no folder of a run: nothing, blanks, what a terminal acts on, an address."""
+    odd = not given or given != given.strip() or given != inert(given) or "\n" in given or "\t" in given
     if odd or re.match(r"~|[A-Za-z][A-Za-z0-9+.-]*:/", given):
         raise ConfigError(
-            f"run_dir: given {given[:80]!r}, allowed is the path of a folder on this machine, spelled out: without "
-            "blanks around it, control characters, a scheme like s3:// or ~"
+            f"run_dir: given {inert(given[:80])!r}, allowed is the path of a folder on this machine, spelled out: "
+            "without blanks around it, characters that control or reorder text, a scheme like s3:// or ~"
         )
 
 
 def check_writable(folder: Path) -> None:
     """Raise ConfigError unless ``folder``, or what it would be made in, can be written; nothing is made."""
+    if too_long := next((part for part in folder.parts if len(os.fsencode(part)) > 255), None):
+        raise ConfigError(f"run_dir: {too_long[:60]}... is too long for a folder's name, which may have 255 bytes")
     if dangling := next((p for p in (folder, *folder.parents) if p.is_symlink() and not p.exists()), None):
         raise ConfigError(f"run_dir: {dangling} is a link that leads nowhere; mend it, or give another folder")
     if can_write(folder):

@@ -6,6 +6,8 @@ from jqlight.errors import ConfigError
 
 LONGEST_NAME = 100
 _PUNCTUATION = frozenset("._-+=,@#() ")
+_JOINERS = frozenset("\u200c\u200d")
+"""Invisible, but part of the spelling of some scripts; what else cannot be seen, or reorders text, is no name."""
 
 
 def check_name(key: str, name: str) -> None:
@@ -31,6 +33,4 @@ def check_experiment(key: str, name: str) -> None:
 
 
 def _fits(character: str) -> bool:
-    # Marks and format characters belong to the spelling of some scripts; they are made inert where text is shown.
-    kind = unicodedata.category(character)
-    return kind[0] in "LNM" or kind == "Cf" or character in _PUNCTUATION
+    return unicodedata.category(character)[0] in "LNM" or character in _PUNCTUATION or character in _JOINERS

@@ -104,6 +104,8 @@ OPTIONS = [
     ("--model.rollouts null", "model.rollouts: given null on the command line, which it cannot be"),
     ("--optimizer.lr null", "optimizer.lr: given null, allowed is a number from 0"),
     ("--run_dir=", "run_dir: given '', allowed is the path of a folder on this machine"),
+    ("--run_dir a\u202eb", r"run_dir: given 'a\\u202eb', allowed is the path of a folder on this machine"),
+    ("--run_dir runs/" + "x" * 256, "is too long for a folder's name, which may have 255 bytes"),
     ("--run_dir s3://bucket/x", "run_dir: given 's3://bucket/x', allowed is the path of a folder on this machine"),
     ("--ckpt_path=", "ckpt_path: given '', allowed are a checkpoint file, last, and best"),
     ("--trainer.limit_train_batches 0", "trainer.limit_train_batches: given 0, allowed is a whole number of batches"),
