@@ -108,10 +108,10 @@ def moved_store(uri: str | None, folder: Path, was: str | None = None) -> str | 
         was: where it lay when it was made; None where that is not known, in notes of earlier versions.
     """
     path = sqlite_path(uri) if isinstance(uri, str) else None
-    if path is None:
-        return uri
     here = folder.resolve()
-    before = list(Path(was).parents)[:2] if was and Path(was) != here else []  # a sweep's points lie two below
+    if path is None or (was and Path(was) == here):  # also where it is yet to be made: another above is not this run's
+        return uri
+    before = list(Path(was).parents)[:2] if was else []  # a sweep's points lie two below
     if path.exists() and path.parent not in before:
         return uri
     near = list(here.parents)[:3]

@@ -87,6 +87,14 @@ def test_a_store_that_is_no_neighbour_stays_the_store_of_a_moved_run(tmp_path, m
     )
 
 
+def test_a_run_killed_before_its_store_was_made_does_not_take_another_ones(tmp_path):
+    folder, above = tmp_path / "project/runs/a", tmp_path / "mlflow.db"
+    folder.mkdir(parents=True)
+    above.touch()
+    own = sqlite_uri(folder.parent / "mlflow.db")
+    assert moved_store(own, folder, str(folder)) == own
+
+
 def test_a_new_run_in_a_moved_store_is_written_beside_it(moved, shell, tmp_path):
     assert shell("fit", "--config", "climber.yaml") == 0
     run_id = read_record(moved.with_name("climber-2"))["run_id"]
