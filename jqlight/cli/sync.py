@@ -1,13 +1,12 @@
 """``jqlight sync RUN_DIR``: upload to MLflow what a run could not, whether the run has ended or was killed."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from jqlight.cli.arguments import CommandParser
 from jqlight.errors import ConfigError, JQLightError
 from jqlight.tracking.journal import Journal, read_record
-from jqlight.tracking.mlflow import reason, recorded_store, redacted, same_store, store_errors, store_uri
+from jqlight.tracking.mlflow import REFUSED, reason, recorded_store, redacted, same_store, store_errors, store_uri
 from jqlight.tracking.upload import Uploader
 
 
@@ -48,10 +47,7 @@ def sync(folder: Path, store: str | None = None) -> str:
     try:
         uploader.push()
     except store_errors() as error:
-        refused = re.search(r"\b40[13]\b", reason(error))
-        account = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        way_out = f"it refuses the account: check {account}" if refused else "start it or give another with --store"
-        raise StoreError(
-            f"MLflow at {redacted(uri)} cannot be used ({reason(error)}); {way_out}; nothing is lost"
-        ) from error
+        why = reason(error)
+        way_out = "" if why.startswith(REFUSED) else "; start it or give another with --store"
+        raise StoreError(f"MLflow at {redacted(uri)} cannot be used ({why}){way_out}; nothing is lost") from error
     return f"{folder}: {rows} metric lines uploaded, run {journal.record['run_id']} is complete in MLflow"

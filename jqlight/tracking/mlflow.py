@@ -36,6 +36,7 @@ PARAM_CHARACTERS = 500
 # Up to the last @, since some passwords hold one that is not quoted.
 _PASSWORD = re.compile(r"""(://[^:/\s@]*):[^\s'"]*@|([?&](?:password|token|secret)=)[^&\s'"]+""", re.IGNORECASE)
 _REASON_CHARACTERS = 160
+REFUSED = "the server refuses the account"
 # Making a store takes MLflow 2 to 4 seconds, in which it writes to the file all the time.
 _MAKING_S, _LEFT_S = 10.0, 3600.0
 
@@ -292,6 +293,8 @@ def store_errors() -> tuple[type[Exception], ...]:
 def reason(error: BaseException) -> str:
     """The innermost cause of an error in one line of at most 160 characters, without passwords."""
     text = str(error).strip() or type(error).__name__
+    if refused := re.search(r"failed with error code (40[13]) != 200", text):
+        return f"{REFUSED}, HTTP {refused[1]}: check MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"
     for mark in ("Caused by ", "exceeded with url"):
         text = text.rsplit(mark, 1)[-1]
     line = " ".join(redacted(text).split())

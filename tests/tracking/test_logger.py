@@ -324,7 +324,8 @@ def test_reason_is_one_short_line():
     assert reason(ConnectionResetError()) == "ConnectionResetError"
 
 
-def test_an_account_that_is_refused_is_told_as_that(workplace, shell):
+@pytest.fixture
+def refusing():
     class Refusing(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_error(401)
@@ -336,9 +337,21 @@ def test_an_account_that_is_refused_is_told_as_that(workplace, shell):
 
     server = HTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    Journal(workplace / "runs/a").update(
-        experiment_name="e", run_name="a", tracking_uri=f"http://127.0.0.1:{server.server_port}"
-    )
-    assert shell("sync", "runs/a") == 1
-    assert "it refuses the account: check MLFLOW_TRACKING_USERNAME" in shell.err
+    yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
+
+
+ACCOUNT = "the server refuses the account, HTTP 401: check MLFLOW_TRACKING_USERNAME"
+
+
+def test_an_account_that_is_refused_is_told_as_that(workplace, shell, refusing):
+    Journal(workplace / "runs/a").update(experiment_name="e", run_name="a", tracking_uri=refusing)
+    assert shell("sync", "runs/a") == 1
+    assert ACCOUNT in shell.err and "start it" not in shell.err
+
+
+def test_a_run_tells_of_an_account_that_is_refused_at_its_start_and_its_end(workplace, refusing, caplog):
+    logger = RunLogger("runs/b", tracking_uri=refusing, timeout=2.0)
+    logger.log_metrics({"a": 1.0}, 1)
+    logger.finalize("success")
+    assert len(caplog.messages) == 2 and all(ACCOUNT in line for line in caplog.messages)
