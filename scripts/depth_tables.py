@@ -27,15 +27,20 @@ def read_run(folder: Path) -> dict[str, Any]:
     judged = pd.read_json(last, lines=True).set_index("id")["exact_pass_at_1"]
     relations = [question.chain[1][1] for question in questions("validation", len(judged))]
     which = {f"validation-{i}": RELATIONS.index(name) % FORMATS for i, name in enumerate(relations)}
-    q = settings.get("q")
     return {
         "estimator": settings["estimator"],
-        "q": "" if q is None else q if isinstance(q, float) else json.dumps(q),
+        "q": _label(settings.get("q", "")),
         "scale": settings.get("model.scale", ""),
         "seed": settings["seed"],
         **{f"format {i}": mean for i, mean in judged.groupby(judged.index.map(which)).mean().items()},
         ALL: judged.mean(),
     }
+
+
+def _label(q: Any) -> str:
+    if not isinstance(q, dict):
+        return str(q)
+    return " ".join([q["class_path"].rpartition(".")[2], *(f"{value:g}" for value in q["init_args"].values())])
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:

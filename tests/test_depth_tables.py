@@ -34,11 +34,14 @@ def test_each_answer_format_has_its_own_score(
     right = {"r0": 1.0, "r1": 0.5, "r2": 0.25, "r3": 1.0, "r4": 0.5}
     write_run(tmp_path / "s/a", garl | {"seed": 0}, right)
     write_run(tmp_path / "s/b", garl | {"seed": 1}, right | {"r0": 0.0, "r3": 0.0})
+    splice = {"class_path": "jqlight.objective.Splice", "init_args": {"tau": 0.05}}
+    write_run(tmp_path / "s/d", garl | {"q": splice, "seed": 0}, dict.fromkeys(right, 1.0))
     write_run(tmp_path / "s/c", {"estimator": "GRPO", "seed": 0}, dict.fromkeys(right, 0.0))
     monkeypatch.setattr(sys, "argv", ["depth_tables.py", str(tmp_path / "s"), str(tmp_path / "out")])
     module.main()
     table = capsys.readouterr().out
     assert "| GARL | batch | 0.5 | 2 | 0.500 (0.000–1.000) | 0.500 | 0.250 |" in table
+    assert "| GARL | batch | Splice 0.05 | 1 | 1.000 |" in table
     assert "| GRPO |  |  | 1 | 0.000 | 0.000 | 0.000 | 0.000 |" in table
     runs = pd.read_csv(tmp_path / "out/runs.csv")
     shares = [
@@ -46,6 +49,6 @@ def test_each_answer_format_has_its_own_score(
         for names in (("r0", "r3"), ("r1", "r4"), ("r2",))
     ]
     assert runs["all"].tolist() == pytest.approx(
-        [sum(a * b for a, b in zip(shares, (1, 0.5, 0.25))), sum(a * b for a, b in zip(shares, (0, 0.5, 0.25))), 0],
+        [sum(a * b for a, b in zip(shares, (1, 0.5, 0.25))), sum(a * b for a, b in zip(shares, (0, 0.5, 0.25))), 1, 0],
         abs=1e-5,
     )
