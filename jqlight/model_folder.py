@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -211,8 +211,16 @@ def _check_types(path: str, used: Collection[str]) -> None:
 
 
 @cache
-def check_weights(path: str) -> int:
-    """The number of parameters, after reading what :func:`load_model` would, but for the numbers themselves.
+class Weights(NamedTuple):
+    """What a model's folder holds."""
+
+    parameters: int
+    unused: int
+    """Tensors that the model described by config.json has no use for."""
+
+
+def check_weights(path: str) -> Weights:
+    """How many parameters there are, after reading what :func:`load_model` would, but for the numbers themselves.
 
     It takes no memory and about a second.
 
@@ -229,7 +237,7 @@ def check_weights(path: str) -> int:
             path,
             _listed(unused),
         )
-    return int(model.num_parameters())
+    return Weights(int(model.num_parameters()), len(unused))
 
 
 def _refuse_quantised(path: str) -> None:

@@ -194,6 +194,7 @@ def test_tensors_that_the_model_has_no_use_for_are_told(folder: Path, caplog) ->
     with caplog.at_level("WARNING", "jqlight"):
         read_all(folder)
     assert [m for m in caplog.messages if f"1 tensors in {folder} are left out" in m and "score.weight" in m]
+    assert model_folder.check_weights(str(folder)).unused == 1
 
 
 @pytest.mark.parametrize("split", [lambda folder: None, in_two])

@@ -50,6 +50,7 @@ class PolicyModule(LightningModule):
 
     Attributes:
         benchmark: the data that the trainer was given, once a run has begun.
+        unused_tensors: of the model's folder, which its config has no use for; likewise.
         run_seed: seed of everything sampled: what ``seed_everything`` set, else 0; may be assigned in a script.
 
     Raises:
@@ -81,6 +82,7 @@ class PolicyModule(LightningModule):
         self.lr_scheduler = lr_scheduler
         self._run_seed: int | None = None
         self._numbers: int | None = None
+        self.unused_tensors = 0
 
     @property
     def one_optimizer(self) -> LightningOptimizer:
@@ -129,7 +131,7 @@ class PolicyModule(LightningModule):
             self.sampler_config.max_answer_tokens,
             trains_on_answers=self.samples_answers,
         )
-        self._numbers = check_weights(self.policy.path)
+        self._numbers, self.unused_tensors = check_weights(self.policy.path)
         return []
 
     def setup(self, stage: str) -> None:

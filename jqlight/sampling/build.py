@@ -49,7 +49,7 @@ def build_sampler(
     check_engine(config, device)
     length = max_prompt_tokens + config.max_thinking_tokens + len(token_format.end_ids) + config.max_answer_tokens
     check_context(model_path, length)
-    limit_threads(model_folder.check_weights(model_path))
+    limit_threads(model_folder.check_weights(model_path).parameters)
     engine = _start_engine(config, model_path, config.dtype or dtype, length, token_format, device)
     return Sampler(engine, token_format, config)
 

@@ -80,7 +80,7 @@ def data_summary(trainer: Trainer) -> str:
 
 
 def run_facts(config: Mapping[str, Any], module: LightningModule) -> dict[str, str]:
-    """Estimator, q, benchmark, scenario and seed of a run: what one compares runs by."""
+    """Estimator, q, benchmark, scenario and seed of a run, by which one compares runs, and unused tensors."""
     data = config.get("data") or {}
     facts = {
         "estimator": str(module.hparams.get("estimator", type(module).__name__)),
@@ -88,6 +88,7 @@ def run_facts(config: Mapping[str, Any], module: LightningModule) -> dict[str, s
         "benchmark": str(data.get("class_path", "")).rsplit(".", 1)[-1],
         "scenario": (data.get("init_args") or {}).get("scenario"),
         "seed": config.get("seed_everything"),
+        "unused_tensors": getattr(module, "unused_tensors", 0) or None,
     }
     return {name: format_value(value) for name, value in facts.items() if value not in (None, "")}
 

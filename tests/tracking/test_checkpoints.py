@@ -111,7 +111,10 @@ def test_run_facts_leave_out_what_a_run_does_not_have():
         "seed_everything": 0,
     }
     model = Climber(q=0.5)
-    assert run_facts(config, model) == {"estimator": "Climber", "q": "0.5", "benchmark": "TwoHop", "seed": "0"}
+    facts = {"estimator": "Climber", "q": "0.5", "benchmark": "TwoHop", "seed": "0"}
+    assert run_facts(config, model) == facts
+    model.unused_tensors = 3
+    assert run_facts(config, model) == facts | {"unused_tensors": "3"}
 
 
 def test_machine_tags_name_versions_and_host():
