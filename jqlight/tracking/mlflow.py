@@ -216,8 +216,8 @@ def open_store(uri: str, *, timeout: int = 60, must_exist: bool = False) -> "Mlf
         return MlflowClient(tracking_uri=uri)
     except MlflowException as error:  # nothing was connected: it is the kind of store
         raise NoStoreError(
-            f"MLflow store: given {redacted(uri)}, which MLflow does not open ({reason(error)}); give http://HOST:PORT "
-            f"or sqlite:///FILE with --store or {STORE_VARIABLE}"
+            f"--store: {redacted(uri)} is no store that MLflow opens ({reason(error)}); give http://HOST:PORT or "
+            f"sqlite:///FILE there or as {STORE_VARIABLE}"
         ) from error
 
 

@@ -206,7 +206,7 @@ def test_a_runs_own_files_are_not_read_through_links_either(workplace, shell, fi
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
-        ("htp://u:SECRET@host", r"given htp://u:\*\*\*@host, which MLflow does not open"),
+        ("htp://u:SECRET@host", r"htp://u:\*\*\*@host is no store that MLflow opens"),
         ("http://", "it names no host"),
         ("http://host:99999", "Port out of range"),
         ("sqlite://x.db", "Invalid SQLite URL"),
@@ -214,7 +214,7 @@ def test_a_runs_own_files_are_not_read_through_links_either(workplace, shell, fi
             "mysql://u:SECRET@host/db",
             r"given mysql://u:\*\*\*@host/db, which none can be at \(No module named 'MySQLdb'",
         ),
-        ("./mlruns", "which MLflow does not open"),
+        ("./mlruns", "is no store that MLflow opens"),
     ],
 )
 def test_a_uri_that_no_store_can_be_at_is_refused_without_connecting(uri, why):
