@@ -36,7 +36,6 @@ from jqlight.tracking.checkpoints import EVERY_MINUTES, RunCheckpoint
 from jqlight.tracking.config import SaveConfig
 from jqlight.tracking.end_at_signal import EndAtSignal
 from jqlight.tracking.logger import RunLogger, with_run_logger
-from jqlight.tracking.mlflow import check_uri
 from jqlight.tracking.progress import ProgressLine
 from jqlight.tracking.run_folder import RunFolder, find_run_folder
 from jqlight.tracking.scores import ValidationScores
@@ -193,7 +192,6 @@ class RunCLI(LightningCLI):
             name = config.run_name if config.run_dir else None
             own = partial(RunLogger, self.run_folder.path, experiment_name=config.experiment_name, run_name=name)
             settings["logger"] = with_run_logger(settings.get("logger"), own)
-            check_uri(settings["logger"][0].tracking_uri)
         settings["callbacks"] = self._callbacks(settings)
         plugins = settings.get("plugins") or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]

@@ -10,7 +10,6 @@ from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from jqlight.errors import ConfigError
 from jqlight.tracking.journal import read_record
@@ -61,34 +60,6 @@ def store_uri(given: str | None = None, *, recorded: str | None = None, runs: Pa
     """
     variable = os.environ.get(STORE_VARIABLE, "").strip()
     return _with_password(_absolute((given or "").strip() or variable or recorded or str(runs / "mlflow.db")))
-
-
-def check_uri(uri: str) -> None:
-    """Refuse what no store can be at, before anything is loaded; nothing is connected.
-
-    Raises:
-        NoStoreError: a kind that MLflow does not know, a URI without a host or with a port out of range, a database
-            whose driver is not installed.
-    """
-    try:
-        if uri.startswith(("http://", "https://")):
-            if not urlsplit(uri).hostname or urlsplit(uri).port == 0:
-                raise ValueError("it names no host, or port 0")
-        elif (kind := uri.partition("://")[0].partition("+")[0]) in ("sqlite", "postgresql", "mysql", "mssql"):
-            from sqlalchemy.engine import make_url
-
-            dialect = make_url(uri).get_dialect()
-            dialect.import_dbapi()
-            dialect().create_connect_args(make_url(uri))
-        elif kind != "databricks":  # which has settings elsewhere
-            open_store(uri)
-    except NoStoreError:
-        raise
-    except Exception as error:  # of sqlalchemy, of a driver that is not there, of the URI itself
-        raise NoStoreError(
-            f"MLflow store: given {redacted(uri)}, which none can be at ({reason(error)}); give http://HOST:PORT or "
-            f"sqlite:///FILE as {STORE_VARIABLE}, or a database with its driver installed"
-        ) from error
 
 
 def recorded_store(folder: Path) -> str | None:
